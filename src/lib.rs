@@ -1,1 +1,24 @@
-//! voltool
+//! voltool keeps Docker volumes from being lost: it snapshots them to S3-compatible storage or a directory, brings them back,
+//! and refuses to destroy what exists nowhere else.
+//!
+//! The modules, from the bottom up; arrows point one way (see `docs/architecture.md`):
+//!
+//! | module | its one job |
+//! | --- | --- |
+//! | [`store`] | objects: a local directory, S3, and fakes for tests |
+//! | [`repo`] | the repository format on top of `store` (see `docs/format.md`) |
+//! | [`snapshot`] | from a volume to a snapshot |
+//! | [`restore`] | from a snapshot to a volume, a directory or a tar |
+//! | [`docker`] | the engine, through its API |
+//! | [`inventory`] | volumes, containers, and who references what |
+//! | [`cli`] | the command line; the only module that prints |
+//!
+//! The library never prints and never exits.
+
+pub mod cli;
+pub mod docker;
+pub mod inventory;
+pub mod repo;
+pub mod restore;
+pub mod snapshot;
+pub mod store;

@@ -1,1 +1,3 @@
+//! The `voltool` command.
+
 fn main() {}

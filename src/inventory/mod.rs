@@ -1,0 +1,1 @@
+//! Volumes, containers, and who references what.

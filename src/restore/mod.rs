@@ -1,0 +1,1 @@
+//! From a snapshot to a volume, a directory or a tar.

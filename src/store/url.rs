@@ -1,0 +1,3 @@
+//! (being written)
+/// x
+#[derive(Debug,Clone)] pub struct StoreUrl;
