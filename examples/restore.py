@@ -7,7 +7,8 @@
 This needs Python 3.9 or later and the commands `age` (only if the repository is encrypted) and `zstd`; nothing else, and nothing of
 voltool. It was written from docs/format.md alone, reads every feature of format version 1, and is one file on purpose: it lies in each
 repository. REPOSITORY_DIR is a directory: copy a bucket to one first, with any S3 client. SNAPSHOT is `latest` (the default), the first
-letters of a snapshot's id, or a time in UTC (`2026-11-20T03:00`: the newest snapshot at or before it).
+letters of a snapshot's id, or a time, which means the newest snapshot at or before it: `2026-11-20` (the whole day), `2026-11-20T03:00`,
+`2026-11-20T03:00:00+01:00`; local time without an offset.
 
 The output is a POSIX (pax) tar with everything that a volume can hold. As root, unpack it with
 
@@ -32,7 +33,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 CHUNK_MAGIC, TABLE_MAGIC, ZSTD_MAGIC = 0x184D2A50, 0x184D2A5E, 0xFD2FB528
 MAX_CHUNK = 8 << 20
@@ -561,16 +562,22 @@ def ulid(value):
 # ------------------------------------------------------------------------------------------------------ snapshots and listings
 
 
-def moment(text):
-    """Seconds since 1970 and nanoseconds of a time as a person or a record writes it; UTC unless it says otherwise."""
-    match = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?)?(Z|[+-]\d\d:?\d\d)?", text)
-    if not match:
+def moments(text):
+    """(first, last) nanosecond since 1970 that a time means: a day all of it, 03:00 the whole minute. Local time without an offset."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:?\d\d)?)?", text)
+    if not match or (match[4] and not match[3]):
         raise ValueError(text)
-    *numbers, fraction, zone = match.groups()
-    seconds = datetime(*(int(n or 0) for n in numbers), tzinfo=timezone.utc).timestamp()
-    if zone and zone != "Z":
-        seconds -= int(zone[0] + "1") * (int(zone[1:3]) * 3600 + int(zone[-2:]) * 60)
-    return int(seconds), int((fraction or "").ljust(9, "0"))
+    day, minute, second, fraction, zone = match.groups()
+    start = datetime.strptime(day + (minute or "00:00") + (second or ":00"), "%Y-%m-%d%H:%M:%S")
+    length = 1 if second else 60 if minute else 86400
+    if zone:
+        sign = 0 if zone in "Zz" else int(zone[0] + "1")
+        start = start.replace(tzinfo=timezone(sign * timedelta(hours=int(zone[1:3] or 0), minutes=int(zone[-2:])) if sign else timedelta()))
+    first, behind = int(start.timestamp()) * 10**9, int((start + timedelta(seconds=length)).timestamp()) * 10**9
+    if fraction:
+        first += int(fraction.ljust(9, "0"))
+        behind = first + 1
+    return first, behind - 1
 
 
 def volumes(repository):
@@ -594,29 +601,33 @@ def select(repository, wanted, engine):
         raise Fail("no snapshot of volume %r%s" % (volume, " of engine %r" % engine if engine else ""),
                    hint="there are snapshots of: " + (", ".join(sorted({v[1] for v in known})) or "nothing"))
     if len(found) > 1:
-        raise Fail("volume %r was backed up from several engines" % volume, hint="add --engine with one of: " + ", ".join(v[0] for v in found))
-    by_time = re.match(r"\d{4}-", which)
-    damaged = []
-    for session, _, record, damage in repository.records(reversed(found[0][2])):  # the newest first
-        if not by_time and which != "latest" and not session.startswith(which.upper()):
-            continue
-        if damage:
-            damaged.append(damage)
-            continue
+        raise Fail("volume %r was backed up from several engines" % volume, hint="add --engine with one of: " + ", ".join(sorted(v[0] for v in found)))
+    snapshots, limit = found[0][2], None
+    if re.match(r"\d{4}-", which):
         try:
-            if by_time and moment(record["time"]) > moment(which):
-                damaged = []  # those before it in this loop are newer still
-                continue
+            limit = moments(which)[1]
         except ValueError:
-            raise Fail("%r is not a time" % which, 2, "write it as 2026-11-20T03:00") from None
-        if damaged and (which == "latest" or by_time):
-            raise Fail("a newer snapshot is damaged: %s" % "; ".join(damaged), hint="to take the one before, ask for %s@%s" % (volume, session))
-        if which != "latest" and not by_time:
-            others = [s for s, _ in found[0][2] if s.startswith(which.upper()) and s != session]
-            if others:
-                raise Fail("%r begins the ids of several snapshots: %s" % (which, ", ".join(others + [session])))
-        return record
-    raise Fail("; ".join(damaged) or "no snapshot of %r is meant by %r" % (volume, which), hint="restore.py --list shows all of them")
+            raise Fail("%r is not a time" % which, 2, "write it as 2026-11-20, 2026-11-20T03:00 or 2026-11-20T03:00+01:00") from None
+    elif which != "latest":
+        snapshots = [snapshot for snapshot in snapshots if snapshot[0].startswith(which.upper())]
+        if len(snapshots) > 1:
+            raise Fail("%r begins the ids of several snapshots: %s" % (which, ", ".join(session for session, _ in snapshots)))
+    fitting, damaged, first_later = [], [], "Z" * 26
+    for session, _, record, damage in repository.records(snapshots):
+        if damage:
+            damaged.append((session, damage))
+        elif limit is None or moments(record["time"])[0] <= limit:
+            fitting.append((moments(record["time"])[0], session, record))
+        else:
+            first_later = min(first_later, session)
+    if not fitting:
+        raise Fail("; ".join(damage for _, damage in damaged) or "no snapshot of %r is meant by %r" % (volume, which),
+                   hint="restore.py --list shows all of them")
+    _, session, record = max(fitting, key=lambda f: f[:2])
+    newer = [damage for other, damage in damaged if session < other < first_later]
+    if newer:
+        raise Fail("a newer snapshot is damaged: %s" % "; ".join(newer), hint="to take the one before, ask for %s@%s" % (volume, session))
+    return record
 
 
 def json_lines(data):

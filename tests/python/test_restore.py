@@ -108,7 +108,7 @@ class Base(unittest.TestCase):
     def restore(self, *arguments, code=0):
         """Runs restore.py; returns (its output, its messages)."""
         done = subprocess.run([sys.executable, PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
-                              stdin=subprocess.DEVNULL)
+                              stdin=subprocess.DEVNULL, env={**os.environ, "TZ": "UTC+5"})  # five hours behind
         messages = done.stderr.decode()
         self.assertEqual(done.returncode, code, messages)
         self.assertNotIn("Traceback", messages)
@@ -197,8 +197,10 @@ class Choosing(Base):
         path, keys = self.repository("none")
         made = self.made["none"]
         for which, expected in (("", "latest"), ("@latest", "latest"), ("@" + made["older"], "older"), ("@" + made["latest"][:8].lower(), "latest"),
-                                ("@2026-01-02T00:00:00.000000001Z", "latest"), ("@2026-01-02", "older"), ("@2030-01-01", "latest"),
-                                ("@2026-01-02T02:00+02:00", "older"), ("@2026-01-02T01:59:59-00:30", "latest")):
+                                ("@2026-01-02T00:00:00.000000001Z", "latest"), ("@2026-01-02T00:00:00.000000000Z", "older"),
+                                ("@2026-01-02T00:00:00Z", "latest"), ("@2026-01-01T23:59Z", "older"), ("@2026-01-01T23:59", "latest"),
+                                ("@2026-01-02", "latest"), ("@2026-01-01 18:59", "older"), ("@2030-01-01", "latest"), ("@2025-12-31", "older"),
+                                ("@2026-01-02T01:59+02:00", "older"), ("@2026-01-02T02:00:00+02:00", "latest")):
             _, messages = self.restore(*keys, path, "everything" + which)
             self.assertIn("snapshot %s," % made[expected], messages, which)
 
