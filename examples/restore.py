@@ -5,9 +5,10 @@
     restore.py [--identity FILE | --passphrase-file FILE] REPOSITORY_DIR VOLUME[@SNAPSHOT] > volume.tar
 
 This needs Python 3.9 or later and the commands `age` (only if the repository is encrypted) and `zstd`; nothing else, and nothing of
-voltool. It was written from docs/format.md alone, and reads every feature of format version 1. REPOSITORY_DIR is a directory: copy a
-bucket to one first, with any S3 client. SNAPSHOT is `latest` (the default), the first letters of a snapshot's id, or a time in UTC
-(`2026-11-20T03:00`: the newest snapshot at or before it).
+voltool. It was written from docs/format.md alone, reads every feature of format version 1, and is one file on purpose: it lies in each
+repository. REPOSITORY_DIR is a directory: copy a bucket to one first, with any S3 client. SNAPSHOT is `latest` (the default), the first
+letters of a snapshot's id, or a time, which means the newest snapshot at or before it: `2026-11-20` (the whole day), `2026-11-20T03:00`,
+`2026-11-20T03:00:00+01:00`; local time without an offset.
 
 The output is a POSIX (pax) tar with everything that a volume can hold. As root, unpack it with
 
@@ -32,7 +33,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 CHUNK_MAGIC, TABLE_MAGIC, ZSTD_MAGIC = 0x184D2A50, 0x184D2A5E, 0xFD2FB528
 MAX_CHUNK = 8 << 20
@@ -561,16 +562,22 @@ def ulid(value):
 # ------------------------------------------------------------------------------------------------------ snapshots and listings
 
 
-def moment(text):
-    """Seconds since 1970 and nanoseconds of a time as a person or a record writes it; UTC unless it says otherwise."""
-    match = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?)?(Z|[+-]\d\d:?\d\d)?", text)
-    if not match:
+def moments(text):
+    """(first, last) nanosecond since 1970 that a time means: a day all of it, 03:00 the whole minute. Local time without an offset."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:?\d\d)?)?", text)
+    if not match or (match[4] and not match[3]):
         raise ValueError(text)
-    *numbers, fraction, zone = match.groups()
-    seconds = datetime(*(int(n or 0) for n in numbers), tzinfo=timezone.utc).timestamp()
-    if zone and zone != "Z":
-        seconds -= int(zone[0] + "1") * (int(zone[1:3]) * 3600 + int(zone[-2:]) * 60)
-    return int(seconds), int((fraction or "").ljust(9, "0"))
+    day, minute, second, fraction, zone = match.groups()
+    start = datetime.strptime(day + (minute or "00:00") + (second or ":00"), "%Y-%m-%d%H:%M:%S")
+    length = 1 if second else 60 if minute else 86400
+    if zone:
+        sign = 0 if zone in "Zz" else int(zone[0] + "1")
+        start = start.replace(tzinfo=timezone(sign * timedelta(hours=int(zone[1:3] or 0), minutes=int(zone[-2:])) if sign else timedelta()))
+    first, behind = int(start.timestamp()) * 10**9, int((start + timedelta(seconds=length)).timestamp()) * 10**9
+    if fraction:
+        first += int(fraction.ljust(9, "0"))
+        behind = first + 1
+    return first, behind - 1
 
 
 def volumes(repository):
@@ -594,29 +601,33 @@ def select(repository, wanted, engine):
         raise Fail("no snapshot of volume %r%s" % (volume, " of engine %r" % engine if engine else ""),
                    hint="there are snapshots of: " + (", ".join(sorted({v[1] for v in known})) or "nothing"))
     if len(found) > 1:
-        raise Fail("volume %r was backed up from several engines" % volume, hint="add --engine with one of: " + ", ".join(v[0] for v in found))
-    by_time = re.match(r"\d{4}-", which)
-    damaged = []
-    for session, _, record, damage in repository.records(reversed(found[0][2])):  # the newest first
-        if not by_time and which != "latest" and not session.startswith(which.upper()):
-            continue
-        if damage:
-            damaged.append(damage)
-            continue
+        raise Fail("volume %r was backed up from several engines" % volume, hint="add --engine with one of: " + ", ".join(sorted(v[0] for v in found)))
+    snapshots, limit = found[0][2], None
+    if re.match(r"\d{4}-", which):
         try:
-            if by_time and moment(record["time"]) > moment(which):
-                damaged = []  # those before it in this loop are newer still
-                continue
+            limit = moments(which)[1]
         except ValueError:
-            raise Fail("%r is not a time" % which, 2, "write it as 2026-11-20T03:00") from None
-        if damaged and (which == "latest" or by_time):
-            raise Fail("a newer snapshot is damaged: %s" % "; ".join(damaged), hint="to take the one before, ask for %s@%s" % (volume, session))
-        if which != "latest" and not by_time:
-            others = [s for s, _ in found[0][2] if s.startswith(which.upper()) and s != session]
-            if others:
-                raise Fail("%r begins the ids of several snapshots: %s" % (which, ", ".join(others + [session])))
-        return record
-    raise Fail("; ".join(damaged) or "no snapshot of %r is meant by %r" % (volume, which), hint="restore.py --list shows all of them")
+            raise Fail("%r is not a time" % which, 2, "write it as 2026-11-20, 2026-11-20T03:00 or 2026-11-20T03:00+01:00") from None
+    elif which != "latest":
+        snapshots = [snapshot for snapshot in snapshots if snapshot[0].startswith(which.upper())]
+        if len(snapshots) > 1:
+            raise Fail("%r begins the ids of several snapshots: %s" % (which, ", ".join(session for session, _ in snapshots)))
+    fitting, damaged, first_later = [], [], "Z" * 26
+    for session, _, record, damage in repository.records(snapshots):
+        if damage:
+            damaged.append((session, damage))
+        elif limit is None or moments(record["time"])[0] <= limit:
+            fitting.append((moments(record["time"])[0], session, record))
+        else:
+            first_later = min(first_later, session)
+    if not fitting:
+        raise Fail("; ".join(damage for _, damage in damaged) or "no snapshot of %r is meant by %r" % (volume, which),
+                   hint="restore.py --list shows all of them")
+    _, session, record = max(fitting, key=lambda f: f[:2])
+    newer = [damage for other, damage in damaged if session < other < first_later]
+    if newer:
+        raise Fail("a newer snapshot is damaged: %s" % "; ".join(newer), hint="to take the one before, ask for %s@%s" % (volume, session))
+    return record
 
 
 def json_lines(data):
@@ -636,28 +647,30 @@ class Restore:
     """Writes one snapshot as a tar."""
 
     def __init__(self, repository, out):
-        self.repository, self.out, self.damage, self.written = repository, out, 0, 0
+        self.repository, self.out, self.damage = repository, out, 0
 
     def complain(self, message):
         self.damage += 1
         note(message)
 
     def leaves(self, record):
-        lists = b"".join(self.repository.chunk(bytes.fromhex(chunk)) for chunk in record["root"])
-        return list(json_lines(lists))
+        try:
+            leaves = list(json_lines(b"".join(self.repository.chunk(bytes.fromhex(chunk)) for chunk in record["root"])))
+            return [(bytes.fromhex(leaf["leaf"]), leaf["entries"], text_or_64(leaf, "first")) for leaf in leaves]
+        except (Damaged, ValueError, KeyError, TypeError) as error:
+            raise Damaged("the list of leaves of snapshot %s cannot be read: %s" % (record["id"], error)) from None
 
     def entries(self, record):
         """The entries that may be restored, as (path, entry)."""
         last = blocked = None
-        for leaf in self.leaves(record):
+        for leaf, count, first in self.leaves(record):
             try:
-                entries = list(json_lines(self.repository.chunk(bytes.fromhex(leaf["leaf"]))))
-            except (Damaged, ValueError) as error:
-                first = text_or_64(leaf, "first").decode("utf-8", "replace")
-                self.complain("%d entries from %r on are lost: a leaf of the listing is damaged: %s" % (leaf["entries"], first, error))
+                entries = [(text_or_64(entry, "p"), entry) for entry in json_lines(self.repository.chunk(leaf))]
+            except (Damaged, ValueError, KeyError, TypeError) as error:
+                name = first.decode("utf-8", "backslashreplace")
+                self.complain("%d entries from %r on are lost: a leaf of the listing is damaged: %s" % (count, name, error))
                 continue
-            for entry in entries:
-                path = text_or_64(entry, "p")
+            for path, entry in entries:
                 place = b"" if path == b"." else path.replace(b"/", b"\0")
                 if path != b"." and (b"\0" in path or any(part in (b"", b".", b"..") for part in path.split(b"/"))):
                     self.complain("refused: %r is not a path inside a volume" % path)
@@ -682,32 +695,37 @@ class Restore:
                 yield error, held[1], 0
                 continue
             for segment in segments:
-                if len(segment) == 1:
-                    yield None, segment[0], 0
-                else:
-                    yield bytes.fromhex(segment[0]), segment[1], segment[2] if len(segment) > 2 else 0
+                chunk, length, offset = [None, segment[0], 0] if len(segment) == 1 else (segment + [0])[:3]
+                if length <= 0 or offset < 0:
+                    raise ValueError("a segment of %d bytes at %d" % (length, offset))
+                yield bytes.fromhex(chunk) if chunk else None, length, offset
 
     def run(self, record):
         links = {}
         for path, entry in self.entries(record):
             name = path.decode("utf-8", "backslashreplace")
-            if "bad" in entry:
-                note("%s may be inconsistent since the backup: %s" % (name, entry["bad"]))
-            if entry["t"] == "s":
-                note("%s is a socket: left out, its program makes it anew" % name)
-                continue
-            group = entry.get("hl")
-            if group is not None and links.setdefault(group, path) != path:
-                self.out.write(tar_header(path, entry, b"1", link=b"./" + links[group]))
-            elif entry["t"] == "f":
-                self.file(path, name, entry)
-            elif entry["t"] in TYPES:
-                self.out.write(tar_header(path, entry, TYPES[entry["t"]], link=text_or_64(entry, "l") if entry["t"] == "l" else b""))
-            else:
-                self.complain("%s has a type that is not known: %r" % (name, entry["t"]))
-            self.written += 1
+            try:
+                self.member(path, name, entry, links)
+            except (KeyError, TypeError, ValueError, AttributeError, struct.error) as error:  # none of these comes after its header
+                self.complain("%s is left out: its entry makes no sense: %r" % (name, error))
         self.out.write(bytes(1024 + -(self.out.count + 1024) % 10240))
         self.out.flush()
+
+    def member(self, path, name, entry, links):
+        if "bad" in entry:
+            note("%s may be inconsistent since the backup: %s" % (name, entry["bad"]))
+        kind, group = entry["t"], entry.get("hl")
+        if kind == "s":
+            note("%s is a socket: left out, its program makes it anew" % name)
+        elif group is not None and group in links:
+            self.out.write(tar_header(path, entry, b"1", link=b"./" + links[group]))
+        elif kind == "f":
+            if self.file(path, name, entry) and group is not None:
+                links[group] = path
+        else:
+            self.out.write(tar_header(path, entry, TYPES[kind], link=text_or_64(entry, "l") if kind == "l" else b""))
+            if group is not None:
+                links[group] = path
 
     def file(self, path, name, entry):
         size, at, extents = entry["s"], 0, []
@@ -719,7 +737,8 @@ class Restore:
                     extents.append([at, length])
             at += length
         if at != size:
-            return self.complain("%s is left out: its segments add up to %d of %d bytes" % (name, at, size))
+            self.complain("%s is left out: its segments add up to %d of %d bytes" % (name, at, size))
+            return False
         sparse_map = b""
         if sum(length for _, length in extents) != size:  # holes: GNU tar's format 1.0 for sparse files
             if not extents or sum(extents[-1]) != size:
@@ -745,6 +764,7 @@ class Restore:
                         self.out.write(bytes(min(1 << 20, length - start)))
             at += length
         self.out.write(bytes(-stored % 512))
+        return True
 
 
 # ------------------------------------------------------------------------------------------------------------------------ tar
@@ -787,16 +807,14 @@ def tar_header(path, entry, kind, link=b"", size=0, real_size=None):
         folder, _, last = name.rpartition(b"/")
         name = folder + b"/GNUSparseFile.0/" + last
     for keyword, value in ((b"path", name), (b"linkpath", link)):
-        if len(value) > 100 or not value.isascii():
+        if len(value) > 100 or not value.isascii():  # bytes as they are, like GNU tar, which does not know hdrcharset
             records.append((keyword, value))
-    if any(not is_utf8(value) for _, value in records):
-        records.insert(0, (b"hdrcharset", b"BINARY"))
     if nanoseconds or seconds < 0:
         total = seconds * 10**9 + nanoseconds
         records.append((b"mtime", b"%s%d.%09d" % (b"-" if total < 0 else b"", abs(total) // 10**9, abs(total) % 10**9)))
     for attribute in entry.get("x", []) if kind != b"1" else []:
-        key = base64.b64decode(attribute[2]) if len(attribute) > 2 else attribute[0].encode()
-        value = base64.b64decode(attribute[1])
+        key = base64.b64decode(attribute[2], validate=True) if len(attribute) > 2 else attribute[0].encode()
+        value = base64.b64decode(attribute[1], validate=True)
         for acl in ("access", "default"):
             if key == b"system.posix_acl_" + acl.encode():
                 records.append((b"SCHILY.acl." + acl.encode(), acl_text(value)))
@@ -817,13 +835,6 @@ def header_block(name, fields, kind, link, devices):
     block = (name[:100].ljust(100, b"\0") + fields + b" " * 8 + kind + link[:100].ljust(100, b"\0") + b"ustar\0" + b"00"
              + bytes(64) + devices).ljust(512, b"\0")
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
-
-
-def is_utf8(value):
-    try:
-        return bool(value.decode() or True)
-    except UnicodeDecodeError:
-        return False
 
 
 class Counted:

@@ -1,0 +1,123 @@
+//! Reading back what was written: the last thing before old content is given up.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use super::listing;
+use super::target::{cstring, open_parent, split};
+use crate::repo::entry::{Entry, EntryType, Segment, display_path};
+use crate::repo::pack::MAX_CHUNK;
+use crate::repo::{RepoError, Repository, Result, SnapshotRecord};
+use crate::snapshot::walk::Meta;
+
+/// Compares the folder `root` with a whole snapshot: every entry's type, owner, mode, modification time and target, and every byte of
+/// every file by its chunk ids. Returns the first few differences; none means that the folder is the snapshot. Blocks.
+pub fn verify(repo: &Repository, record: &SnapshotRecord, root: &Path, cancelled: &AtomicBool) -> Result<Vec<String>> {
+    let runtime = tokio::runtime::Handle::current();
+    let open = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let root_fd = std::sync::Arc::new(open.map_err(|e| RepoError::local("open", root, e.into()))?);
+    let mut differences = Vec::new();
+    let mut entries = 0u64;
+    for leaf in runtime.block_on(listing::leaves(repo, record))? {
+        for entry in runtime.block_on(listing::entries(repo, record, &leaf.leaf))? {
+            if cancelled.load(Ordering::Relaxed) {
+                return Err(RepoError::Interrupted);
+            }
+            entries += 1;
+            let path = entry.path().into_owned();
+            let looked = (|| -> std::io::Result<Option<String>> {
+                let parent = open_parent(&root_fd, &path)?;
+                let name = cstring(split(&path).1)?;
+                let meta: Meta = rustix::fs::statat(&*parent, &name, AtFlags::SYMLINK_NOFOLLOW)?.into();
+                if let Some(what) = attribute_difference(&entry, &meta) {
+                    return Ok(Some(what.to_owned()));
+                }
+                match entry.kind {
+                    EntryType::Symlink => {
+                        let target = rustix::fs::readlinkat(&*parent, &name, Vec::new())?;
+                        Ok((target.as_bytes() != &*entry.target()).then(|| "another target".to_owned()))
+                    }
+                    EntryType::File => {
+                        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                        let file = File::from(rustix::fs::openat(&*parent, &name, flags, Mode::empty())?);
+                        content_difference(repo, &runtime, file, &entry)
+                    }
+                    _ => Ok(None),
+                }
+            })();
+            let difference = looked.unwrap_or_else(|e| Some(e.to_string()));
+            if let Some(what) = difference {
+                differences.push(format!("{}: {what}", display_path(&path)));
+                if differences.len() >= 10 {
+                    return Ok(differences);
+                }
+            }
+        }
+    }
+    if entries != record.entries {
+        differences.push(format!("the listing has {entries} entries, the record says {}", record.entries));
+    }
+    Ok(differences)
+}
+
+fn attribute_difference(entry: &Entry, meta: &Meta) -> Option<&'static str> {
+    let same_type = crate::snapshot::describe::entry(b"", meta).kind == entry.kind;
+    if !same_type {
+        return Some("another type");
+    }
+    if (meta.uid, meta.gid) != (entry.uid, entry.gid) {
+        return Some("another owner");
+    }
+    if entry.kind != EntryType::Symlink && meta.mode & 0o7777 != entry.mode {
+        return Some("another mode");
+    }
+    if meta.mtime != entry.mtime {
+        return Some("another modification time");
+    }
+    (entry.kind == EntryType::File && Some(meta.size) != entry.size).then_some("another size")
+}
+
+fn content_difference(
+    repo: &Repository,
+    runtime: &tokio::runtime::Handle,
+    mut file: File,
+    entry: &Entry,
+) -> std::io::Result<Option<String>> {
+    if let Some(id) = entry.content_id {
+        let mut data = Vec::new();
+        file.read_to_end(&mut data)?;
+        return Ok((repo.keys().chunk_id(&data) != id).then(|| "another content".to_owned()));
+    }
+    let mut at = 0u64;
+    let mut check = |segments: &[Segment]| -> std::io::Result<Option<String>> {
+        for segment in segments {
+            let len = segment.len();
+            let mut data = vec![0; len.min(MAX_CHUNK as u64) as usize];
+            match segment {
+                Segment::Hole { len } => std::io::Seek::seek_relative(&mut file, *len as i64)?,
+                Segment::Data { id, .. } => {
+                    file.read_exact(&mut data)?;
+                    if repo.keys().chunk_id(&data) != *id {
+                        return Ok(Some(format!("another content between byte {at} and {}", at + len)));
+                    }
+                }
+            }
+            at += len;
+        }
+        Ok(None)
+    };
+    if let Some(what) = check(&entry.segments)? {
+        return Ok(Some(what));
+    }
+    for (list, _) in &entry.segment_lists {
+        let segments = runtime.block_on(listing::listed_segments(repo, list)).map_err(std::io::Error::other)?;
+        if let Some(what) = check(&segments)? {
+            return Ok(Some(what));
+        }
+    }
+    Ok(None)
+}
