@@ -7,7 +7,7 @@ mod failure;
 mod options;
 mod retry;
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -54,6 +54,8 @@ pub struct S3Store {
     url: String,
     /// A position in [`Checksums::ALL`].
     checksums: AtomicU8,
+    /// Whether the server sent a whole object where a part was asked for.
+    ignores_ranges: AtomicBool,
 }
 
 impl std::fmt::Debug for S3Store {
@@ -108,7 +110,14 @@ impl S3Store {
         let prefix = prefix.trim_matches('/');
         let root = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let url = display_url(bucket, prefix);
-        S3Store { connection, bucket: bucket.to_owned(), root, url, checksums: AtomicU8::new(0) }
+        S3Store {
+            connection,
+            bucket: bucket.to_owned(),
+            root,
+            url,
+            checksums: AtomicU8::new(0),
+            ignores_ranges: AtomicBool::new(false),
+        }
     }
 
     fn object(&self, key: &str) -> String {
@@ -225,6 +234,9 @@ impl S3Store {
         if let Some(announced) = announced.filter(|announced| *announced != got) {
             let reason = format!("{announced} bytes were announced, but {got} came");
             return Err(Broken::Body(Failure::new(ErrorKind::Integrity, reason)));
+        }
+        if content_range.is_none() && !matches!(part, Part::All) && got > expected {
+            self.ignores_ranges.store(true, Ordering::Relaxed);
         }
         cut(part, data, content_range).map_err(|reason| Broken::Request(Failure::new(ErrorKind::Integrity, reason)))
     }
@@ -467,6 +479,10 @@ impl Store for S3Store {
             Checksums::Silent => Some("ignored"),
             Checksums::Refused => Some("refused"),
         }
+    }
+
+    fn ignores_ranges(&self) -> bool {
+        self.ignores_ranges.load(Ordering::Relaxed)
     }
 }
 
