@@ -25,7 +25,7 @@ pub enum ErrorKind {
 }
 
 /// A failed call on a storage: what was tried, on which object, where, and why.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreError {
     /// What kind of failure it was.
     pub kind: ErrorKind,

@@ -23,6 +23,9 @@ const TEMP_PREFIX: &str = ".tmp-";
 /// A temporary file of this age was left behind by a process that died; a listing that comes across it removes it.
 const TEMP_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
+/// How often a write may find its directory removed by a delete that emptied it, before it gives up.
+const MAX_RACES: usize = 64;
+
 /// No key of a repository has that many parts: deeper is a loop of symbolic links.
 const MAX_DEPTH: usize = 32;
 
@@ -127,20 +130,24 @@ impl Inner {
 
     /// Writes `data` to a synced temporary file in `dir`.
     fn write_temp(&self, dir: &Path, data: &[u8]) -> io::Result<TempFile> {
-        let mut tries = 0;
-        let (mut file, temp) = loop {
+        let create = || {
             self.ensure_dir(dir)?;
             let path = dir.join(format!("{TEMP_PREFIX}{}", ulid::Ulid::generate()));
-            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-                Ok(file) => break (file, TempFile { path: Some(path) }),
-                // A delete that emptied the directory has just removed it, so what was known of it is void.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 8 && dir != self.root => {
-                    tries += 1;
-                    self.durable_dirs().retain(|known| !known.starts_with(dir) && !dir.starts_with(known));
-                }
-                Err(error) => return Err(error),
-            }
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            Ok((file, TempFile { path: Some(path) }))
         };
+        let mut result = create();
+        for _ in 0..MAX_RACES {
+            match &result {
+                // A delete that emptied the directory has just removed it, so what was known of it is void.
+                Err(error) if io::Error::kind(error) == io::ErrorKind::NotFound && dir != self.root => {
+                    self.durable_dirs().retain(|known| !known.starts_with(dir) && !dir.starts_with(known));
+                    result = create();
+                }
+                _ => break,
+            }
+        }
+        let (mut file, temp) = result?;
         file.write_all(data)?;
         file.sync_all()?;
         Ok(temp)
@@ -151,7 +158,7 @@ impl Inner {
         let dir = path.parent().unwrap_or(&self.root);
         let write = || {
             self.write_temp(dir, data)?.rename(&path)?;
-            sync_dir(dir)
+            sync_dir_if_there(dir)
         };
         write().map_err(|error| self.io("write", key, &error))
     }
@@ -162,7 +169,7 @@ impl Inner {
         let write = || {
             let done = self.write_temp(dir, data)?.rename_if_absent(&path)?;
             if done == PutIfAbsent::Created {
-                sync_dir(dir)?;
+                sync_dir_if_there(dir)?;
             }
             Ok(done)
         };
@@ -300,11 +307,7 @@ impl Inner {
             self.durable_dirs().retain(|known| !known.starts_with(dir));
             dir = dir.parent().unwrap_or(&self.root);
         }
-        match sync_dir(dir) {
-            // Another delete removed it meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|error| self.io("delete", key, &error)),
-        }
+        sync_dir_if_there(dir).map_err(|error| self.io("delete", key, &error))
     }
 
     fn prepare(&self) -> Result<()> {
@@ -384,6 +387,14 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     match File::open(dir)?.sync_all() {
         // Some network and FUSE file systems do not sync directories, and make renames durable by themselves.
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        other => other,
+    }
+}
+
+/// As [`sync_dir`]; a directory that another task has emptied and removed meanwhile has nothing left to make durable.
+fn sync_dir_if_there(dir: &Path) -> io::Result<()> {
+    match sync_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }

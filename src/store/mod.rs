@@ -93,6 +93,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn checksum_support(&self) -> Option<&'static str> {
         None
     }
+
+    /// Whether the storage was seen to send a whole object where a part was asked for. Reads are right all the same, but dear.
+    fn ignores_ranges(&self) -> bool {
+        false
+    }
 }
 
 /// Opens the storage that `url` names. Makes nothing and, for S3, sends nothing to the bucket: see [`Store::prepare`].

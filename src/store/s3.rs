@@ -7,10 +7,11 @@ mod failure;
 mod options;
 mod retry;
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumAlgorithm;
@@ -54,6 +55,8 @@ pub struct S3Store {
     url: String,
     /// A position in [`Checksums::ALL`].
     checksums: AtomicU8,
+    /// Whether the server sent a whole object where a part was asked for.
+    ignores_ranges: AtomicBool,
 }
 
 impl std::fmt::Debug for S3Store {
@@ -108,7 +111,14 @@ impl S3Store {
         let prefix = prefix.trim_matches('/');
         let root = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let url = display_url(bucket, prefix);
-        S3Store { connection, bucket: bucket.to_owned(), root, url, checksums: AtomicU8::new(0) }
+        S3Store {
+            connection,
+            bucket: bucket.to_owned(),
+            root,
+            url,
+            checksums: AtomicU8::new(0),
+            ignores_ranges: AtomicBool::new(false),
+        }
     }
 
     fn object(&self, key: &str) -> String {
@@ -143,7 +153,11 @@ impl S3Store {
             .set_if_none_match(if_absent.then(|| "*".to_owned()))
             .set_checksum_algorithm(checksum.then_some(ChecksumAlgorithm::Crc32C))
             .body(ByteStream::from(data.clone()));
-        let mut request = attempts.limit(request.customize(), data.len() as u64);
+        let mut settings = attempts.settings(data.len() as u64);
+        if !checksum {
+            settings = settings.request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
+        }
+        let mut request = request.customize().config_override(settings);
         if self.connection.encrypted && checksum {
             // TLS and CRC32C protect the body; a SHA-256 over it for the signature would be most of an upload's CPU time.
             request = request.disable_payload_signing();
@@ -201,7 +215,7 @@ impl S3Store {
             Part::Tail { len } => (Some(format!("bytes=-{len}")), len),
         };
         let request = self.connection.client.get_object().bucket(&self.bucket).key(self.object(key)).set_range(range);
-        let request = Attempts::new().limit(request.customize(), expected);
+        let request = request.customize().config_override(Attempts::new().settings(expected));
         let answer = request.send().await;
         let answer = answer.map_err(|error| Broken::Request(Failure::of(&error, &self.connection.endpoint)))?;
         let content_range = content_range(&answer);
@@ -226,6 +240,9 @@ impl S3Store {
             let reason = format!("{announced} bytes were announced, but {got} came");
             return Err(Broken::Body(Failure::new(ErrorKind::Integrity, reason)));
         }
+        if content_range.is_none() && !matches!(part, Part::All) && got > expected {
+            self.ignores_ranges.store(true, Ordering::Relaxed);
+        }
         cut(part, data, content_range).map_err(|reason| Broken::Request(Failure::new(ErrorKind::Integrity, reason)))
     }
 
@@ -244,14 +261,15 @@ impl S3Store {
             .prefix(self.object(prefix))
             .set_continuation_token(token)
             .set_max_keys(max_keys);
-        let answer = Attempts::new().limit(request.customize(), 0).send().await.map_err(|error| {
-            let mut failure = Failure::of(&error, &self.connection.endpoint);
-            if failure.kind == ErrorKind::NotFound {
-                // A listing has no object that could be missing.
-                failure.kind = ErrorKind::NoContainer;
-            }
-            failure
-        })?;
+        let answer =
+            request.customize().config_override(Attempts::new().settings(0)).send().await.map_err(|error| {
+                let mut failure = Failure::of(&error, &self.connection.endpoint);
+                if failure.kind == ErrorKind::NotFound {
+                    // A listing has no object that could be missing.
+                    failure.kind = ErrorKind::NoContainer;
+                }
+                failure
+            })?;
         let mut objects = Vec::with_capacity(answer.contents().len());
         for object in answer.contents() {
             let Some(key) = object.key().and_then(|key| key.strip_prefix(&self.root)) else { continue };
@@ -292,7 +310,7 @@ impl S3Store {
 
     async fn head(&self, key: &str) -> std::result::Result<Option<u64>, Failure> {
         let request = self.connection.client.head_object().bucket(&self.bucket).key(self.object(key));
-        match Attempts::new().limit(request.customize(), 0).send().await {
+        match request.customize().config_override(Attempts::new().settings(0)).send().await {
             Ok(answer) => match answer.content_length().and_then(|len| u64::try_from(len).ok()) {
                 Some(size) => Ok(Some(size)),
                 None => Err(Failure::new(ErrorKind::Integrity, "the server gives no size")),
@@ -404,11 +422,11 @@ impl Store for S3Store {
             let reason = format!("{len} bytes at {offset} were asked for, but the object has {size} bytes");
             Failure::new(ErrorKind::Integrity, reason).on("read", key, &self.url)
         };
-        if len == 0 {
-            // HTTP has no empty range; the object has to be there all the same.
+        if len == 0 || offset.checked_add(len).is_none_or(|end| i64::try_from(end).is_err()) {
+            // HTTP has no empty range, and servers none of that size; the object has to be there all the same.
             return match self.size_of_existing(key).await? {
-                size if offset > size => Err(too_short(size)),
-                _ => Ok(Bytes::new()),
+                size if len == 0 && offset <= size => Ok(Bytes::new()),
+                size => Err(too_short(size)),
             };
         }
         match self.fetch(key, Part::Range { offset, len }).await {
@@ -422,6 +440,8 @@ impl Store for S3Store {
         if len == 0 {
             return Ok((Bytes::new(), self.size_of_existing(key).await?));
         }
+        // Servers read the number as a signed one.
+        let len = len.min(i64::MAX.unsigned_abs());
         match self.fetch(key, Part::Tail { len }).await {
             Ok(fetched) => Ok((fetched.data, fetched.size)),
             // An empty object has no range at all.
@@ -443,7 +463,7 @@ impl Store for S3Store {
 
     async fn delete(&self, key: &str) -> Result<()> {
         let request = self.connection.client.delete_object().bucket(&self.bucket).key(self.object(key));
-        match Attempts::new().limit(request.customize(), 0).send().await {
+        match request.customize().config_override(Attempts::new().settings(0)).send().await {
             Ok(_) => Ok(()),
             Err(error) => match Failure::of(&error, &self.connection.endpoint) {
                 failure if failure.kind == ErrorKind::NotFound => Ok(()),
@@ -467,6 +487,10 @@ impl Store for S3Store {
             Checksums::Silent => Some("ignored"),
             Checksums::Refused => Some("refused"),
         }
+    }
+
+    fn ignores_ranges(&self) -> bool {
+        self.ignores_ranges.load(Ordering::Relaxed)
     }
 }
 

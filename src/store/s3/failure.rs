@@ -32,13 +32,9 @@ impl Failure {
         E: Error + ProvideErrorMetadata + 'static,
     {
         match error {
+            SdkError::ServiceError(context) if context.raw().status().is_success() => Failure::not_s3(error, endpoint),
             SdkError::ServiceError(_) => Failure::answered(error),
-            SdkError::ResponseError(context) => {
-                let status = context.raw().status().as_u16();
-                let kind = if status >= 500 { ErrorKind::Unreachable } else { ErrorKind::Other };
-                let reason = format!("{endpoint} sent an answer that is not S3 (HTTP {status}): {}", root_cause(error));
-                Failure { kind, code: String::new(), status, reason }
-            }
+            SdkError::ResponseError(_) => Failure::not_s3(error, endpoint),
             SdkError::TimeoutError(_) => {
                 let reason = format!("{endpoint} did not answer in time: {}", root_cause(error));
                 Failure::new(ErrorKind::Unreachable, reason)
@@ -60,6 +56,14 @@ impl Failure {
             }
             _ => Failure::new(ErrorKind::Invalid, format!("the request could not be made: {}", root_cause(error))),
         }
+    }
+
+    /// Something answered, but not in the way of an S3 server: a proxy, a login page, a web server.
+    fn not_s3<E: Error + 'static>(error: &SdkError<E, HttpResponse>, endpoint: &str) -> Failure {
+        let status = error.raw_response().map_or(0, |response| response.status().as_u16());
+        let kind = if status >= 500 { ErrorKind::Unreachable } else { ErrorKind::Other };
+        let reason = format!("{endpoint} sent an answer that is not S3 (HTTP {status}): {}", root_cause(error));
+        Failure { kind, code: String::new(), status, reason }
     }
 
     /// The server answered with an error.

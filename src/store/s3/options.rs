@@ -99,8 +99,9 @@ impl Connection {
         let path_style = options.path_style.unwrap_or_else(|| is_own_server(endpoint.as_deref()));
         let mut config = aws_sdk_s3::config::Builder::from(shared)
             .force_path_style(path_style)
-            // Set per PUT instead (see `S3Store`), and never as a trailer, which some servers refuse over plain http.
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            // With "when required" the SDK silently leaves out even the checksum that a PUT asks for. All bodies are in memory, so
+            // that it never becomes a trailer, which some servers refuse over plain http.
+            .request_checksum_calculation(RequestChecksumCalculation::WhenSupported)
             .response_checksum_validation(ResponseChecksumValidation::WhenSupported)
             .retry_config(
                 RetryConfig::standard()

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use aws_sdk_s3::client::customize::CustomizableOperation;
-use aws_sdk_s3::config::Config;
-use aws_sdk_s3::config::interceptors::InterceptorContext;
+use aws_sdk_s3::config::interceptors::{BeforeTransmitInterceptorContextRef, InterceptorContext};
 use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{Builder, Config, ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
 
 /// How often a request is sent before its failure is reported.
 pub(super) const MAX_ATTEMPTS: u32 = 8;
@@ -54,38 +54,50 @@ pub(super) fn timeouts(bytes: u64) -> TimeoutConfig {
 /// What becomes of the attempts of one request. Clones share their count.
 #[derive(Debug, Clone)]
 pub(super) struct Attempts {
-    finished: Arc<AtomicU32>,
+    sent: Arc<AtomicU32>,
     started: Instant,
 }
 
 impl Attempts {
     pub fn new() -> Attempts {
-        Attempts { finished: Arc::default(), started: Instant::now() }
+        Attempts { sent: Arc::default(), started: Instant::now() }
     }
 
     /// Returns whether the request was sent more than once, so that an earlier attempt may have taken effect unseen.
     pub fn was_retried(&self) -> bool {
-        self.finished.load(Ordering::Relaxed) > 1
+        self.sent.load(Ordering::Relaxed) > 1
     }
 
-    /// Puts these limits on a request that transfers `bytes`.
-    pub fn limit<T, E, B>(
-        &self,
-        request: CustomizableOperation<T, E, B>,
-        bytes: u64,
-    ) -> CustomizableOperation<T, E, B> {
-        let limits = Config::builder().retry_classifier(self.clone()).timeout_config(timeouts(bytes));
-        request.config_override(limits)
+    /// Returns the settings that put these limits on a request that transfers `bytes`.
+    pub fn settings(&self, bytes: u64) -> Builder {
+        Config::builder().interceptor(self.clone()).retry_classifier(self.clone()).timeout_config(timeouts(bytes))
     }
 }
 
-/// The SDK asks its own classifiers first, and this one after each attempt.
+/// Counts. The classifier below cannot: the SDK asks it more than once about an attempt.
+impl Intercept for Attempts {
+    fn name(&self) -> &'static str {
+        "voltool"
+    }
+
+    fn read_before_attempt(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Decides, after the SDK's own classifiers, whether to try again.
 impl ClassifyRetry for Attempts {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        let finished = self.finished.fetch_add(1, Ordering::Relaxed) + 1;
         let Some(Err(error)) = context.output_or_error() else { return RetryAction::NoActionIndicated };
         if let Some(error) = error.as_connector_error() {
-            let hopeless = finished >= MAX_CONNECT_ATTEMPTS || self.started.elapsed() >= MAX_CONNECT_TIME;
+            let sent = self.sent.load(Ordering::Relaxed);
+            let hopeless = sent >= MAX_CONNECT_ATTEMPTS || self.started.elapsed() >= MAX_CONNECT_TIME;
             if hopeless && is_connect_failure(error) {
                 return RetryAction::RetryForbidden;
             }
