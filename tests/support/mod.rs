@@ -1,0 +1,4 @@
+//! What several test files share. Not every file uses all of it.
+#![allow(dead_code)]
+
+pub mod engine;
