@@ -77,7 +77,7 @@ impl TestEngine {
         for variable in ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "MODERN_ENGINE_NETNS"] {
             command.env_remove(variable);
         }
-        // A group of its own: Ctrl-C ends the test, whose end then stops the engine in an orderly way.
+        // A group of its own: Ctrl-C ends the test, whose end then ends the engine and cleans up.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut supervisor = command.spawn().expect("unshare (package util-linux) starts");
         let commands = supervisor.stdin.take();
@@ -216,11 +216,15 @@ impl TestEngine {
             let mut child = self
                 .docker_command(arguments)
                 .stdin(Stdio::piped())
-                .stdout(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
                 .spawn()
                 .expect("the docker command (package docker.io) starts");
-            child.stdin.take().expect("stdin is piped").write_all(tar).expect("docker reads the image");
-            assert!(child.wait().expect("docker ends").success(), "docker {} failed", arguments.join(" "));
+            // A failure to write shows in what the command says.
+            let _ = child.stdin.take().expect("stdin is piped").write_all(tar);
+            let output = child.wait_with_output().expect("docker ends");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "docker {} failed: {said}", arguments.join(" "));
         };
         let image = busybox_tar();
         import(image, &["import", "--change", "CMD [\"sh\"]", "-", BUSYBOX]);
@@ -232,7 +236,7 @@ impl TestEngine {
 
 impl Drop for TestEngine {
     fn drop(&mut self) {
-        // The supervisor stops the engine and cleans up when its stdin ends.
+        // The supervisor ends the engine and cleans up when its stdin ends.
         drop(self.commands.take());
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_secs(60) {

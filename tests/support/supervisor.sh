@@ -8,11 +8,13 @@
 #   kill    SIGKILL                           -> stopped
 #   check   whether dockerd is there          -> running | gone
 # When stdin closes, because the engine is dropped or because the test process is gone however that came about, dockerd is
-# stopped, DIR is removed, and everything else in the namespaces dies with this process. It is one process for the whole life of an engine, so
+# killed, DIR is removed, and everything else in the namespaces dies with this process. It is one process for the whole life of an engine, so
 # that containers and mounts survive a restart of dockerd as they would on a real machine.
 set -u
 dir=$1
 shift
+# What goes wrong in here, and the notices about killed processes, belong to the engine's log.
+exec 2>>"$dir/log"
 
 fail() {
   echo "failed: $*"
@@ -61,7 +63,8 @@ while read -r command; do
   esac
 done
 
-end TERM
+# Not in an orderly way, for which dockerd would wait until its containers have stopped: nothing of it is needed any more.
+end KILL
 # Whatever is left, such as containers of a killed engine. This reaches this process namespace only, and not this process.
 kill -s KILL -1 2>/dev/null
 for _ in $(seq 50); do
