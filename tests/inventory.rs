@@ -393,6 +393,64 @@ async fn content_is_read_where_it_is_or_not_at_all() {
     assert!(error.to_string().contains("volume bound") && error.to_string().contains("does not exist"), "{error}");
 }
 
+/// Makes an authority, a certificate for 127.0.0.1 and one for a client, as Docker's documentation describes it.
+fn make_certificates(dir: &Path) {
+    let recipe = "set -e; key() { openssl ecparam -name prime256v1 -genkey -noout -out $1; }
+        key ca-key.pem; openssl req -x509 -new -key ca-key.pem -subj /CN=authority -days 2 -out ca.pem
+        sign() { key $1-key.pem; openssl req -new -key $1-key.pem -subj /CN=$1 -out $1.csr; printf \"$2\" >$1.ext
+          openssl x509 -req -in $1.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile $1.ext -out $1-cert.pem; }
+        sign server 'subjectAltName=IP:127.0.0.1\\nextendedKeyUsage=serverAuth'; sign client extendedKeyUsage=clientAuth
+        mkdir c; cp ca.pem c/; cp client-cert.pem c/cert.pem; cp client-key.pem c/key.pem; mkdir anonymous; cp ca.pem anonymous/
+        mkdir other; cp client-cert.pem other/cert.pem; cp client-key.pem other/key.pem
+        openssl req -x509 -new -key ca-key.pem -subj /CN=impostor -days 2 -out other/ca.pem";
+    let output = Command::new("sh").args(["-c", recipe]).current_dir(dir).output().expect("sh starts");
+    assert!(output.status.success(), "openssl failed: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Passes connections on to a port of 127.0.0.1 in another network.
+fn forward_into(network: &Path, port: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("tcp://{}", listener.local_addr().expect("an address"));
+    let enter = format!("--net={}", network.display());
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let both = [(); 2].map(|()| std::os::fd::OwnedFd::from(client.try_clone().expect("cloned")));
+            let [input, output] = both;
+            let mut command = Command::new("nsenter");
+            command.args([&enter, "busybox", "nc", "127.0.0.1", port]).stdin(input).stdout(output);
+            let mut child = command.spawn().expect("nsenter starts");
+            std::thread::spawn(move || child.wait());
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn tls_proves_the_engine_and_the_client() {
+    let dir = tempfile::tempdir().expect("a folder");
+    make_certificates(dir.path());
+    let file = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let [ca, cert, key] = ["ca.pem", "server-cert.pem", "server-key.pem"].map(file);
+    let (ca, cert, key) = (format!("--tlscacert={ca}"), format!("--tlscert={cert}"), format!("--tlskey={key}"));
+    let test = TestEngine::start_with(&["-H", "tcp://127.0.0.1:2376", "--tlsverify", &ca, &cert, &key]);
+    let address = forward_into(&test.network(), "2376");
+    let connect = async |certificates: &str| {
+        let (certificates, verify) = (file(certificates), "1");
+        let env = [("DOCKER_HOST", &*address), ("DOCKER_TLS_VERIFY", verify), ("DOCKER_CERT_PATH", &certificates)];
+        let endpoint = resolve(None, &surroundings(&env)).expect("resolved");
+        assert!(endpoint.tls.is_some());
+        Engine::connect_to(endpoint, Duration::from_secs(20)).await
+    };
+    let engine = connect("c").await.expect("connected");
+    assert!(engine.volumes().await.expect("listed").volumes.is_empty());
+    assert_eq!(engine.local_reason(), Some("it is reached over the network"));
+    for (certificates, why) in [("anonymous", "BadCertificate"), ("other", "UnknownIssuer")] {
+        let error = connect(certificates).await.expect_err(certificates);
+        assert!(error.to_string().contains(why) && error.to_string().contains(&address), "{certificates}: {error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("DOCKER_CERT_PATH")), "{error}");
+    }
+}
+
 /// A volume plugin with one volume, whose name and status are as free as plugins may make them.
 fn serve_plugin(socket: &Path) {
     let listener = UnixListener::bind(socket).expect("a socket for the plugin");

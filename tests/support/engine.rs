@@ -109,6 +109,15 @@ impl TestEngine {
         self.dir.join("plugins")
     }
 
+    /// The engine's own network, where its TCP addresses are, as `nsenter --net=` takes it.
+    pub fn network(&self) -> PathBuf {
+        // The supervisor's process is the only child of `unshare`.
+        let unshare = self.supervisor.id();
+        let children =
+            std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).expect("unshare runs");
+        PathBuf::from(format!("/proc/{}/ns/net", children.trim()))
+    }
+
     /// What the engine has logged so far.
     pub fn log(&self) -> String {
         let bytes = std::fs::read(self.dir.join("log")).unwrap_or_default();
