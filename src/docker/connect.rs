@@ -207,13 +207,13 @@ pub fn resolve(explicit: Option<&str>, around: &Surroundings) -> Result<Endpoint
     if let Some(name) = context.filter(|name| name != "default") {
         return from_context(around, &name, api_version);
     }
-    if !around.superuser && !around.below(Path::new(DEFAULT_SOCKET)).exists() {
-        if let Some(dir) = around.var("XDG_RUNTIME_DIR") {
-            let socket = Path::new(dir).join("docker.sock");
-            if around.below(&socket).exists() {
-                return from_env(&format!("unix://{}", socket.display()), Source::Rootless);
-            }
-        }
+    let rootless = around.var("XDG_RUNTIME_DIR").map(|dir| Path::new(dir).join("docker.sock"));
+    if let Some(socket) = rootless
+        && !around.superuser
+        && !around.below(Path::new(DEFAULT_SOCKET)).exists()
+        && around.below(&socket).exists()
+    {
+        return from_env(&format!("unix://{}", socket.display()), Source::Rootless);
     }
     from_env(&format!("unix://{DEFAULT_SOCKET}"), Source::Default)
 }

@@ -61,9 +61,14 @@ impl Engine {
     /// # Errors
     /// As [`Engine::connect`].
     pub async fn connect_to(endpoint: Endpoint, timeout: Duration) -> Result<Engine> {
-        let mut transport = Transport::new(&endpoint, timeout).map_err(|error| failure(&error, "reach", &endpoint))?;
-        let answer =
-            transport.call(Call::get("/version")).await.map_err(|error| failure(&error, "reach", &endpoint))?;
+        let unreachable = |error| {
+            let error = failure(&error, "reach", &endpoint);
+            let hint =
+                "check that a Docker engine answers there, and how it wants TLS (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH)";
+            EngineError { hint: error.hint.or_else(|| Some(hint.to_owned())), ..error }
+        };
+        let mut transport = Transport::new(&endpoint, timeout).map_err(unreachable)?;
+        let answer = transport.call(Call::get("/version")).await.map_err(unreachable)?;
         let version: model::VersionAnswer = transport::decode(&answer, "agree on an API version with", &endpoint)?;
         let api_version = agree(&version, &endpoint)?;
         transport.set_version(api_version);

@@ -29,11 +29,8 @@ pub fn find(containers: &[Container]) -> BTreeSet<usize> {
     let mut referenced = BTreeSet::new();
     for (at, container) in containers.iter().enumerate() {
         for entry in &container.details.host_config.volumes_from {
-            if let Some(source) = resolve(split_volumes_from(entry).0, containers) {
-                if source != at {
-                    referenced.insert(source);
-                }
-            }
+            let source = resolve(split_volumes_from(entry).0, containers);
+            referenced.extend(source.filter(|source| *source != at));
         }
     }
     let data_only = |(at, container): (usize, &Container)| {

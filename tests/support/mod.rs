@@ -1,4 +1,7 @@
-//! What several test binaries share. Each uses another part of it.
+//! What the tests share: an S3 server in the process, and private Docker engines.
+//!
+//! Each test binary includes this with `mod support;` and uses a part of it.
 #![allow(dead_code)]
 
+pub mod engine;
 pub mod mem_s3;
