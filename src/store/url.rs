@@ -1,3 +1,4 @@
 //! (being written)
 /// x
-#[derive(Debug,Clone)] pub struct StoreUrl;
+#[derive(Debug, Clone)]
+pub struct StoreUrl;
