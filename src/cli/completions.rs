@@ -1,6 +1,6 @@
 //! `voltool completions`: what shells complete with.
 
-use clap::{Args, CommandFactory as _, ValueEnum};
+use clap::{Args, Command, CommandFactory as _, ValueEnum};
 
 use super::ui::Ui;
 use super::{Cli, Outcome};
@@ -38,7 +38,16 @@ pub fn run(ui: &Ui, args: &CompletionsArgs) -> anyhow::Result<Outcome> {
     };
     // Into memory first, because the generator panics where it cannot write.
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "voltool", &mut text);
+    clap_complete::generate(shell, &mut visible(&Cli::command()), "voltool", &mut text);
     ui.print(&String::from_utf8_lossy(&text))?;
     Ok(Outcome::Done)
+}
+
+/// The command without its hidden verbs, which the generators would offer.
+fn visible(command: &Command) -> Command {
+    Command::new("voltool")
+        .disable_help_subcommand(true)
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(command.get_arguments().cloned())
+        .subcommands(command.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned())
 }

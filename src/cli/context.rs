@@ -15,6 +15,7 @@ use super::GlobalArgs;
 use super::config::{Config, ConfigError, S3Config};
 use super::error::{CliError, Kind};
 use super::interrupt::Interrupt;
+use super::secret::Secrets;
 use super::ui::Ui;
 use super::ui::format::parse_size;
 
@@ -38,6 +39,15 @@ pub struct Context {
     pub interrupt: Interrupt,
     /// The environment, for what is read late: secrets.
     pub env: Environment,
+}
+
+impl Context {
+    /// Reads the keys that the settings name, and warns of what is wrong with their files.
+    pub fn secrets(&self) -> Result<Secrets, CliError> {
+        let secrets = Secrets::load(&self.settings, &self.env)?;
+        secrets.warnings.iter().for_each(|warning| self.ui.warn(warning));
+        Ok(secrets)
+    }
 }
 
 /// The effective settings.

@@ -7,18 +7,21 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use super::context::{self, ConfigUse, Context, Environment};
+use super::context::{self, ConfigUse, Context, Environment, Settings};
 use super::error::{self, CliError, Kind, StdoutClosed};
 use super::interrupt::{self, Interrupt};
 use super::ui::{Manner, Ui};
-use super::{Cli, Outcome, Verb};
+use super::{Cli, Outcome, Verb, secret};
 
 /// Runs the command line `args` (with the program's name first) and returns how the process should end.
 pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     std::panic::set_hook(Box::new(report_panic));
-    // The hook has already said what there is to say, and a panic of our own thread must not become Rust's exit code 101.
-    let code = catch_unwind(AssertUnwindSafe(|| parse_and_run(args))).unwrap_or(Kind::Failed.code());
-    ExitCode::from(code)
+    ExitCode::from(guarded(|| parse_and_run(args)))
+}
+
+/// The hook has already said what there is to say of a panic; here it must not become Rust's exit code 101.
+fn guarded(work: impl FnOnce() -> u8) -> u8 {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Kind::Failed.code())
 }
 
 fn parse_and_run(args: impl IntoIterator<Item = OsString>) -> u8 {
@@ -32,15 +35,19 @@ fn parse_and_run(args: impl IntoIterator<Item = OsString>) -> u8 {
     };
     let ui = Ui::new(Manner::detect(cli.global.quiet, cli.global.verbose, cli.global.no_progress));
     // A tar that ends early is damaged: for `export`, a reader that went away is a failure like any other.
-    let closing_is_fine = !matches!(cli.verb, Verb::Export(_));
-    match run(cli, &ui) {
-        Ok(Outcome::Done) => 0,
-        Ok(Outcome::Incomplete) => 3,
-        Err(e) if closing_is_fine && e.downcast_ref::<StdoutClosed>().is_some() => 0,
-        Err(e) => {
-            ui.error(&error::render(&e));
-            error::judge(&e).kind.code()
-        }
+    let may_close = !matches!(cli.verb, Verb::Export(_));
+    let (code, message) = ending(run(cli, &ui), may_close);
+    ui.error(&message);
+    code
+}
+
+/// The exit code, and what is said on standard error.
+fn ending(result: anyhow::Result<Outcome>, stdout_may_close: bool) -> (u8, String) {
+    match result {
+        Ok(Outcome::Done) => (0, String::new()),
+        Ok(Outcome::Incomplete) => (3, String::new()),
+        Err(e) if stdout_may_close && e.downcast_ref::<StdoutClosed>().is_some() => (0, String::new()),
+        Err(e) => (error::judge(&e).kind.code(), error::render(&e)),
     }
 }
 
@@ -55,6 +62,8 @@ fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Outcome> {
     let env = Environment::of_process();
     let config_use = if matches!(cli.verb, Verb::Init(_)) { ConfigUse::MayCreate } else { ConfigUse::MustExist };
     let settings = context::resolve(&cli.global, &env, config_use)?;
+    secret::check_given_once(&settings, &env)?;
+    describe(&settings, ui);
     let context = Context { settings, ui: ui.clone(), interrupt: Interrupt::default(), env };
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -65,6 +74,17 @@ fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Outcome> {
     // Not waited for: after a signal, threads may still be at work, and everything they do may be cut off at any time.
     runtime.shutdown_background();
     result
+}
+
+/// With `--verbose`: what the settings came to. None of them is a secret.
+fn describe(settings: &Settings, ui: &Ui) {
+    let file = settings.config_file.as_ref().map_or("none".to_owned(), |file| file.display().to_string());
+    ui.detail(&format!("configuration: {file}"));
+    ui.detail(&format!("repository: {}", settings.repo.as_deref().unwrap_or("none")));
+    ui.detail(&format!("identity file: {}", settings.identity.path.display()));
+    ui.detail(&format!("state: {}", settings.state_dir.display()));
+    ui.detail(&format!("cache: {}", settings.cache_dir.display()));
+    ui.detail(&format!("memory: {}", super::ui::format::size(settings.memory)));
 }
 
 async fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<Outcome> {
@@ -90,15 +110,46 @@ fn report_panic(info: &PanicHookInfo<'_>) {
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned());
     let place = info.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
-    let text = format!(
-        "voltool: internal error: {}{place}\nhint: this is a bug in voltool {}: please report it with this line; what was committed \
-         before is not affected\n",
-        error::escape_controls(&what),
-        env!("CARGO_PKG_VERSION"),
-    );
     let mut err = std::io::stderr().lock();
-    let _ = err.write_all(text.as_bytes());
+    // If standard error is gone too, there is nobody left to tell.
+    let _ = err.write_all(panic_text(&what, &place).as_bytes());
     if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
         let _ = writeln!(err, "{}", std::backtrace::Backtrace::force_capture());
+    }
+}
+
+fn panic_text(what: &str, place: &str) -> String {
+    format!(
+        "voltool: internal error: {}{place}\nhint: this is a bug in voltool {}: please report it with this line; what was committed \
+         before is not affected\n",
+        error::escape_controls(what),
+        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ending_has_its_exit_code() {
+        let closed = || Err(anyhow::Error::from(StdoutClosed).context("cannot print"));
+        assert_eq!(ending(Ok(Outcome::Done), true).0, 0);
+        assert_eq!(ending(Ok(Outcome::Incomplete), true).0, 3);
+        assert_eq!(ending(closed(), true), (0, String::new()));
+        assert_eq!(ending(closed(), false).0, 1);
+        // A broken pipe to anybody but the reader of our output is a failure.
+        let socket = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        assert_eq!(ending(Err(socket.into()), true).0, 1);
+        for kind in [Kind::Usage, Kind::Refused, Kind::NoRepository, Kind::Busy, Kind::WrongKey, Kind::Interrupted] {
+            assert_eq!(ending(Err(CliError::new(kind, "x").into()), true), (kind.code(), "voltool: x\n".to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_failure_and_not_a_trace() {
+        assert_eq!(guarded(|| panic!("for the test")), 1);
+        let text = panic_text("index out\nof bounds", " (src/x.rs:1)");
+        assert!(text.starts_with("voltool: internal error: index out\\nof bounds (src/x.rs:1)\nhint: "), "{text}");
     }
 }

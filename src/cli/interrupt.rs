@@ -133,4 +133,51 @@ mod tests {
         let e = interrupt.error();
         assert_eq!((e.message.as_str(), e.kind.code()), ("interrupted: the old content is as it was", 130));
     }
+
+    fn ui() -> Ui {
+        let manner = crate::cli::ui::Manner {
+            quiet: true,
+            verbose: 0,
+            bars: false,
+            out_tty: false,
+            out_colour: false,
+            err_colour: false,
+        };
+        Ui::new(manner)
+    }
+
+    /// Sends this process a signal that `run` listens to by now.
+    fn send(signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::getpid(), signal).expect("sent");
+    }
+
+    #[tokio::test]
+    async fn a_signal_ends_a_command_where_it_stands() {
+        for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+            let interrupt = Interrupt::default();
+            let command = async {
+                interrupt.keeps("what was uploaded is kept");
+                send(signal);
+                std::future::pending::<anyhow::Result<()>>().await
+            };
+            let e = run(command, &interrupt, &ui()).await.expect_err("interrupted");
+            assert_eq!(e.to_string(), "interrupted: what was uploaded is kept");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_has_to_tidy_up_is_waited_for() {
+        let interrupt = Interrupt::default();
+        let tidied = std::sync::atomic::AtomicBool::new(false);
+        let command = async {
+            interrupt.finish_yourself(true);
+            send(rustix::process::Signal::TERM);
+            interrupt.requested().await;
+            tidied.store(true, std::sync::atomic::Ordering::Relaxed);
+            Err::<(), _>(anyhow::anyhow!("stopped half-way"))
+        };
+        let e = run(command, &interrupt, &ui()).await.expect_err("interrupted");
+        assert_eq!(crate::cli::error::judge(&e).kind, Kind::Interrupted);
+        assert!(tidied.into_inner());
+    }
 }

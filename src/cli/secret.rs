@@ -12,7 +12,7 @@ use age::secrecy::{ExposeSecret as _, SecretString};
 use age::x25519::Identity;
 
 use super::context::{Environment, IdentityFile, Settings, Source};
-use super::error::CliError;
+use super::error::{CliError, Kind};
 
 /// No secret file is larger; a wrong path (a disk image, `/dev/zero`) ends here.
 const MAX_FILE: u64 = 1 << 20;
@@ -56,26 +56,40 @@ impl Secrets {
     }
 }
 
+/// Refuses a passphrase that is given both as a value and as a file. Checked for every command, whether it needs a key or not:
+/// the contradiction is in the surroundings, and the next command may be one that does.
+pub fn check_given_once(settings: &Settings, env: &Environment) -> Result<(), CliError> {
+    match (env.get_even_empty("VOLTOOL_PASSPHRASE"), &settings.passphrase_file) {
+        (Some(_), Some((_, source))) => {
+            let twice = format!("the passphrase is given twice, by VOLTOOL_PASSPHRASE and by {source}");
+            Err(CliError::usage(twice).hint("unset one of them: voltool does not guess which one is meant"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Reads the passphrase, if the settings name one.
 pub fn load_passphrase(settings: &Settings, env: &Environment) -> Result<Option<SecretString>, CliError> {
+    check_given_once(settings, env)?;
     check_not_empty(env, "VOLTOOL_PASSPHRASE_FILE")?;
-    let value = env.get_even_empty("VOLTOOL_PASSPHRASE");
-    match (value, &settings.passphrase_file) {
-        (Some(_), Some((_, source))) => {
-            Err(CliError::usage(format!("the passphrase is given twice, by VOLTOOL_PASSPHRASE and by {source}"))
-                .hint("unset one of them: voltool does not guess which one is meant"))
-        }
-        (Some(value), None) => {
-            let text = value.to_str().ok_or_else(|| CliError::usage("VOLTOOL_PASSPHRASE is not valid UTF-8"))?;
-            if text.is_empty() {
-                return Err(CliError::usage("VOLTOOL_PASSPHRASE is set, but empty")
-                    .hint("give it a value, or unset it if there is no passphrase"));
-            }
-            Ok(Some(SecretString::from(text.to_owned())))
-        }
-        (None, Some((file, source))) => read_passphrase(file, *source).map(Some),
-        (None, None) => Ok(None),
+    if let Some((file, source)) = &settings.passphrase_file {
+        return read_passphrase(file, *source).map(Some);
     }
+    let Some(value) = env.get_even_empty("VOLTOOL_PASSPHRASE") else { return Ok(None) };
+    let text = value.to_str().ok_or_else(|| CliError::usage("VOLTOOL_PASSPHRASE is not valid UTF-8"))?;
+    if text.is_empty() {
+        return Err(CliError::usage("VOLTOOL_PASSPHRASE is set, but empty")
+            .hint("give it a value, or unset it if there is no passphrase"));
+    }
+    Ok(Some(SecretString::from(text.to_owned())))
+}
+
+/// The error for a repository that is encrypted when there is nothing to open it with.
+pub fn missing(settings: &Settings) -> CliError {
+    let file = settings.identity.path.display();
+    CliError::new(Kind::WrongKey, format!("the repository is encrypted, and there is neither a passphrase nor {file}"))
+        .hint("name the identity with --identity or VOLTOOL_IDENTITY: it is in the recovery kit that 'voltool init' printed")
+        .hint("or the passphrase with --passphrase-file, VOLTOOL_PASSPHRASE_FILE or VOLTOOL_PASSPHRASE")
 }
 
 fn read_passphrase(file: &Path, source: Source) -> Result<SecretString, CliError> {

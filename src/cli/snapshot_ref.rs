@@ -98,10 +98,11 @@ fn parse_which(text: &str, zone: &TimeZone) -> Result<Which, String> {
     if text.contains('-') || text.contains(':') {
         return not_after(text, zone).map(Which::NotAfter);
     }
-    // The alphabet of ULIDs: digits and letters but I, L, O and U.
+    // The alphabet of ULIDs: digits and letters but I, L, O and U. The first is at most 7, because 26 characters hold two bits more
+    // than an id has; so an ordinary word is not taken for one.
     let id = text.to_ascii_uppercase();
     let valid = |c: char| c.is_ascii_digit() || (c.is_ascii_uppercase() && !"ILOU".contains(c));
-    if !id.is_empty() && id.len() <= 26 && id.chars().all(valid) {
+    if id.len() <= 26 && id.starts_with(|c| ('0'..='7').contains(&c)) && id.chars().all(valid) {
         return Ok(Which::Id(id));
     }
     Err(format!(
@@ -217,6 +218,7 @@ mod tests {
             ".x",
             "db@",
             "db@lates",
+            "db@yesterday",
             "db@hello",
             "db@2026-13-01",
             "db@2026-11-20T",
