@@ -19,11 +19,14 @@ pub mod record;
 pub mod s3;
 pub mod url;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use error::{ErrorKind, StoreError};
-pub use url::StoreUrl;
+pub use s3::S3Options;
+pub use url::{StoreUrl, UrlError};
 
 /// A `Result` whose error names the object and the storage.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -84,4 +87,21 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Checks that the place exists and may be used, and makes it where that is voltool's to do (a local directory; never a
     /// bucket). Called once by `voltool init`.
     async fn prepare(&self) -> Result<()>;
+
+    /// What became of the checksums that went with PUTs so far: the algorithm's name if the storage confirmed one, `"ignored"`
+    /// or `"refused"` if it did not, `None` if nothing is known or the storage has no such thing.
+    fn checksum_support(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// Opens the storage that `url` names. Makes nothing and, for S3, sends nothing to the bucket: see [`Store::prepare`].
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] if `s3` names an endpoint that cannot be used.
+pub async fn open(url: &StoreUrl, s3: &S3Options) -> Result<Arc<dyn Store>> {
+    Ok(match url {
+        StoreUrl::Local(path) => Arc::new(local::LocalStore::new(path.clone())),
+        StoreUrl::S3 { bucket, prefix } => Arc::new(s3::S3Store::connect(bucket, prefix, s3).await?),
+    })
 }

@@ -1,0 +1,93 @@
+//! Which snapshots there are.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+
+use super::{RepoError, Repository, Result, SnapshotRecord};
+
+/// Requests for records at once.
+const PARALLEL: usize = 16;
+
+/// The snapshots that count, and the records that cannot be read.
+#[derive(Debug, Default)]
+pub struct Snapshots {
+    /// Oldest first.
+    pub records: Vec<Arc<SnapshotRecord>>,
+    /// Records that are damaged: named, and otherwise in nobody's way.
+    pub damaged: Vec<RepoError>,
+}
+
+impl Repository {
+    /// Reads every snapshot that counts. Three LISTs, and a GET for each record that is not in the cache.
+    pub async fn snapshots(&self) -> Result<Snapshots> {
+        self.snapshots_below("snapshots/").await
+    }
+
+    /// Reads the snapshots of one source.
+    pub async fn snapshots_of(&self, engine: &str, volume: &str) -> Result<Snapshots> {
+        self.snapshots_below(&format!("snapshots/{}/", self.keys.source_name(engine, volume))).await
+    }
+
+    async fn snapshots_below(&self, prefix: &str) -> Result<Snapshots> {
+        let (objects, forgotten, epochs) =
+            tokio::try_join!(async { Ok(self.store.list(prefix).await?) }, self.forgotten(), self.epochs())?;
+        let keys: Vec<String> = objects
+            .into_iter()
+            .map(|o| o.key)
+            .filter(|key| {
+                let id = record_id(key);
+                id.is_some_and(|id| !forgotten.contains(id) && !epochs.rejected.contains(id))
+            })
+            .collect();
+        let mut found = Snapshots::default();
+        let mut results = futures_util::stream::iter(keys.iter().map(|key| self.record(key))).buffered(PARALLEL);
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(Some(record)) => found.records.push(Arc::new(record)),
+                // Removed between the listing and now: someone collects.
+                Ok(None) => {}
+                Err(e @ RepoError::Damaged { .. }) => found.damaged.push(e),
+                Err(e) => return Err(e),
+            }
+        }
+        found.records.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+        Ok(found)
+    }
+
+    async fn record(&self, key: &str) -> Result<Option<SnapshotRecord>> {
+        if let Some(sealed) = self.cache.object(key) {
+            if let Ok(record) = self.checked(key, sealed) {
+                return Ok(Some(record));
+            }
+            self.cache.drop_object(key);
+        }
+        let sealed = match self.store.get(key).await {
+            Ok(sealed) => sealed,
+            Err(e) if e.is_not_found() => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let record = self.checked(key, sealed.clone())?;
+        self.cache.keep_object(key, &sealed)?;
+        Ok(Some(record))
+    }
+
+    fn checked(&self, key: &str, sealed: bytes::Bytes) -> Result<SnapshotRecord> {
+        let record = SnapshotRecord::decode(key, sealed, &self.keys)?;
+        if record_id(key) != Some(&record.id) {
+            return Err(RepoError::damaged(key, format!("it is the record of snapshot {}", record.id)));
+        }
+        Ok(record)
+    }
+
+    /// The sessions that are open, dead or alive.
+    pub async fn open_sessions(&self) -> Result<BTreeSet<ulid::Ulid>> {
+        let id = |key: &str| ulid::Ulid::from_string(key.strip_prefix("sessions/")?.strip_suffix(".json")?).ok();
+        Ok(self.store.list("sessions/").await?.iter().filter_map(|o| id(&o.key)).collect())
+    }
+}
+
+fn record_id(key: &str) -> Option<&str> {
+    key.strip_suffix(".json")?.rsplit('/').next().filter(|id| !id.is_empty())
+}
