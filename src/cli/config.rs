@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Document, DocumentMut, Item, TableLike, Value};
 
 use super::ui::format::parse_size;
+use crate::store::S3Options;
 
 /// What a key holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,23 +36,42 @@ impl Expect {
     }
 }
 
-/// Every key there is: table ("" for the top level), key, type.
-const SCHEMA: &[(&str, &str, Expect)] = &[
-    ("", "repo", Expect::Text),
-    ("", "identity", Expect::Path),
-    ("", "passphrase_file", Expect::Path),
-    ("s3", "endpoint", Expect::Text),
-    ("s3", "region", Expect::Text),
-    ("s3", "path_style", Expect::Flag),
-    ("engine", "host", Expect::Text),
-    ("engine", "name", Expect::Text),
-    ("backup", "exclude", Expect::Texts),
-    ("backup", "parallel", Expect::Count),
-    ("backup", "memory", Expect::Size),
-    ("cache", "dir", Expect::Path),
-    ("cache", "max_size", Expect::Size),
-    ("state", "dir", Expect::Path),
+/// A key of the configuration file.
+struct Key {
+    /// The table that it stands in, "" for the top level.
+    table: &'static str,
+    name: &'static str,
+    expect: Expect,
+    /// What it is for, for `docs/cli.md`.
+    meaning: &'static str,
+}
+
+const fn key(table: &'static str, name: &'static str, expect: Expect, meaning: &'static str) -> Key {
+    Key { table, name, expect, meaning }
+}
+
+/// Every key there is.
+const SCHEMA: &[Key] = &[
+    key("", "repo", Expect::Text, "the repository's URL or path"),
+    key("", "identity", Expect::Path, "the file with the age identities that open it"),
+    key("", "passphrase_file", Expect::Path, "the file with the passphrase that opens it"),
+    key("s3", "endpoint", Expect::Text, "URL of an S3-compatible server that is not AWS"),
+    key("s3", "region", Expect::Text, "region of the bucket"),
+    key("s3", "path_style", Expect::Flag, "put the bucket into the path instead of the host name"),
+    key("engine", "host", Expect::Text, "the Docker engine, as in DOCKER_HOST"),
+    key("engine", "name", Expect::Text, "what the engine is called in snapshots, instead of its own name"),
+    key("backup", "exclude", Expect::Texts, "globs of what no backup takes, as paths from a volume's root"),
+    key("backup", "parallel", Expect::Count, "how many volumes at once"),
+    key("backup", "memory", Expect::Size, "memory to work with"),
+    key("cache", "dir", Expect::Path, "folder of the local cache"),
+    key("cache", "max_size", Expect::Size, "the most that the cache may hold"),
+    key("state", "dir", Expect::Path, "folder of local state"),
 ];
+
+/// Every key with what it holds and what it is for: the full name, the type, the meaning.
+pub(super) fn reference() -> impl Iterator<Item = (String, &'static str, &'static str)> {
+    SCHEMA.iter().map(|k| (full_name(k.table, k.name), k.expect.describe(), k.meaning))
+}
 
 /// What is in the configuration file. Paths are absolute: what is relative in the file is relative to the file's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,8 +84,8 @@ pub struct Config {
     pub identity: Option<PathBuf>,
     /// `passphrase_file`: the file that holds the passphrase.
     pub passphrase_file: Option<PathBuf>,
-    /// `[s3]`.
-    pub s3: S3Config,
+    /// `[s3]`: how to talk to the server. Credentials come through the standard AWS chain and are never here.
+    pub s3: S3Options,
     /// `[engine] host`: as `DOCKER_HOST`.
     pub engine_host: Option<String>,
     /// `[engine] name`: what the engine is called in snapshots, instead of its own name.
@@ -84,24 +104,13 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
 }
 
-/// `[s3]`: how to talk to the server. Credentials come through the standard AWS chain and are never here.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct S3Config {
-    /// The server's URL; AWS itself if absent.
-    pub endpoint: Option<String>,
-    /// The region.
-    pub region: Option<String>,
-    /// Whether the bucket is in the path instead of the host name; decided by the endpoint if absent.
-    pub path_style: Option<bool>,
-}
-
 /// What `init` writes into the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RepositoryEntry {
     /// The repository's URL; a directory as an absolute path.
     pub repo: String,
     /// What is `None` is left in the file as it is.
-    pub s3: S3Config,
+    pub s3: S3Options,
     /// The identity file, if it is not where voltool looks by itself.
     pub identity: Option<PathBuf>,
     /// The passphrase file, if one is used.
@@ -203,7 +212,7 @@ fn edited(file: &Path, text: &str, entry: &RepositoryEntry) -> Result<String, Co
         }
     }
     let s3 = &entry.s3;
-    if *s3 != S3Config::default() {
+    if *s3 != S3Options::default() {
         let table = root.entry("s3").or_insert_with(toml_edit::table);
         let table = table.as_table_like_mut().ok_or_else(|| error(file, "s3 must be a table"))?;
         if let Some(endpoint) = &s3.endpoint {
@@ -277,7 +286,7 @@ impl Reader<'_> {
         item: &Item,
         around: &dyn TableLike,
     ) -> Result<(), ConfigError> {
-        let Some((_, _, expect)) = SCHEMA.iter().find(|(t, k, _)| *t == table && *k == key) else {
+        let Some(Key { expect, .. }) = SCHEMA.iter().find(|k| k.table == table && k.name == key) else {
             return Err(self.unknown(table, key, around));
         };
         let name = full_name(table, key);
@@ -377,7 +386,7 @@ fn full_name(table: &str, key: &str) -> String {
 }
 
 fn is_table(name: &str) -> bool {
-    !name.is_empty() && SCHEMA.iter().any(|(table, _, _)| *table == name)
+    !name.is_empty() && SCHEMA.iter().any(|k| k.table == name)
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -387,12 +396,13 @@ fn line_of(text: &str, offset: usize) -> usize {
 /// The key that was probably meant. A key of the same table is preferred; one that stands in another table is found by its own
 /// name, which is what is left when somebody forgot the table's header.
 fn nearest(table: &str, key: &str) -> Option<String> {
-    let tables = SCHEMA.iter().map(|(t, _, _)| *t).filter(|t| table.is_empty() && !t.is_empty());
-    let here = SCHEMA.iter().filter(|(t, _, _)| *t == table).map(|(_, k, _)| *k).chain(tables);
+    let tables = SCHEMA.iter().map(|k| k.table).filter(|t| table.is_empty() && !t.is_empty());
+    let here = SCHEMA.iter().filter(|k| k.table == table).map(|k| k.name).chain(tables);
     let written = key.to_lowercase().replace('-', "_");
     let near = |candidate: &str| strsim::jaro_winkler(&written, candidate);
     let best = here.map(|k| (near(k), full_name(table, k))).max_by(|a, b| a.0.total_cmp(&b.0));
-    let elsewhere = SCHEMA.iter().map(|(t, k, _)| (near(k), full_name(t, k))).max_by(|a, b| a.0.total_cmp(&b.0));
+    let elsewhere =
+        SCHEMA.iter().map(|k| (near(k.name), full_name(k.table, k.name))).max_by(|a, b| a.0.total_cmp(&b.0));
     // Below this, names have little more than a few letters in common.
     const ALIKE: f64 = 0.75;
     let best = best.filter(|(score, _)| *score >= ALIKE);

@@ -106,7 +106,7 @@ fn saving_keeps_what_is_there() {
     let text = "# mine\n# about repo\nrepo = \"/old\" # why\n\n[backup]\n# never these\nexclude = [\"*.tmp\"]\n";
     std::fs::write(&file, text).expect("written");
     entry.repo = "s3://b/p".to_owned();
-    entry.s3 = S3Config { endpoint: Some("http://h".to_owned()), region: None, path_style: Some(true) };
+    entry.s3 = S3Options { endpoint: Some("http://h".to_owned()), region: None, path_style: Some(true) };
     entry.identity = Some(PathBuf::from("/k/id.txt"));
     let saved = Config::save_repository(&file, &entry).expect("saved");
     assert_eq!(saved.replaced.as_deref(), Some("/old"));
@@ -128,4 +128,15 @@ fn saving_into_a_file_that_is_wrong_changes_nothing() {
     let entry = RepositoryEntry { repo: "/srv".to_owned(), ..RepositoryEntry::default() };
     assert!(Config::save_repository(&file, &entry).is_err());
     assert_eq!(std::fs::read_to_string(&file).expect("readable"), "repoo = 1\n");
+}
+
+#[test]
+fn the_example_holds_every_key_and_is_valid() {
+    let example = include_str!("../../examples/config.toml").replace("\n#passphrase_file", "\npassphrase_file");
+    let document: DocumentMut = example.parse().expect("TOML");
+    for key in SCHEMA {
+        let table = if key.table.is_empty() { document.as_item() } else { &document[key.table] };
+        assert!(table.get(key.name).is_some(), "{} is not in the example", full_name(key.table, key.name));
+    }
+    parse(&example).expect("valid");
 }

@@ -12,12 +12,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::GlobalArgs;
-use super::config::{Config, ConfigError, S3Config};
+use super::config::{Config, ConfigError};
 use super::error::{CliError, Kind};
 use super::interrupt::Interrupt;
 use super::secret::Secrets;
 use super::ui::Ui;
 use super::ui::format::parse_size;
+use crate::store::{S3Options, StoreUrl};
 
 /// The byte budget for one run if nothing else is said.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
@@ -53,15 +54,16 @@ impl Context {
 /// The effective settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The repository's URL or path, if one is configured; see [`Settings::repository`].
+    /// The repository's URL or path as it was written, if one is configured; see [`Settings::repository`].
     pub repo: Option<String>,
     /// How to talk to an S3 server.
-    pub s3: S3Config,
+    pub s3: S3Options,
     /// The identity file.
     pub identity: IdentityFile,
     /// The passphrase file, and who named it.
     pub passphrase_file: Option<(PathBuf, Source)>,
-    /// The engine's address, as in `DOCKER_HOST`; as Docker's own command finds it if absent.
+    /// The engine's address, from the flag or the configuration. Absent if the environment names the engine, or nobody does: then
+    /// it is found as Docker's own command finds it.
     pub engine_host: Option<String>,
     /// What the engine is called in snapshots, instead of its own name.
     pub engine_name: Option<String>,
@@ -136,7 +138,8 @@ impl Environment {
     pub fn of_process() -> Self {
         let relevant = |name: &OsString| {
             let name = name.to_string_lossy();
-            name.starts_with("VOLTOOL_") || name.starts_with("XDG_") || name == "HOME"
+            ["VOLTOOL_", "XDG_", "DOCKER_", "AWS_ENDPOINT_", "AWS_IGNORE_"].iter().any(|p| name.starts_with(p))
+                || ["HOME", "AWS_REGION", "AWS_DEFAULT_REGION"].contains(&&*name)
         };
         let vars = std::env::vars_os().filter(|(name, _)| relevant(name)).collect();
         Environment { vars, root: rustix::process::geteuid().is_root() }
@@ -268,16 +271,13 @@ fn settings(args: &GlobalArgs, env: &Environment, found: FoundConfig) -> Result<
         Some(dir) => dir,
         None => env.own_dir("local state", "/var/lib/voltool", "XDG_STATE_HOME", ".local/state")?,
     };
+    let env_names_engine = env.get("DOCKER_HOST").or(env.get("DOCKER_CONTEXT")).is_some();
     Ok(Settings {
         repo: args.repo.clone().or(env.text("VOLTOOL_REPO")?).or(config.repo),
-        s3: S3Config {
-            endpoint: args.s3_endpoint.clone().or(config.s3.endpoint),
-            region: args.s3_region.clone().or(config.s3.region),
-            path_style: args.s3_path_style.or(config.s3.path_style),
-        },
+        s3: s3_options(args, env, config.s3)?,
         identity: IdentityFile { path: identity.0, source: identity.1 },
         passphrase_file,
-        engine_host: args.host.clone().or(config.engine_host),
+        engine_host: args.host.clone().or(config.engine_host.filter(|_| !env_names_engine)),
         engine_name: config.engine_name,
         exclude: config.backup_exclude,
         parallel: config.backup_parallel,
@@ -288,6 +288,22 @@ fn settings(args: &GlobalArgs, env: &Environment, found: FoundConfig) -> Result<
         config_file: config.file,
         config_target: target,
         config_denied: denied,
+    })
+}
+
+/// The S3 settings. The SDK would find what is in the environment by itself, but behind what it is given; and `init` could not
+/// write it down.
+fn s3_options(args: &GlobalArgs, env: &Environment, config: S3Options) -> Result<S3Options, CliError> {
+    let ignored = env.text("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")?.is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    let endpoint = match ignored {
+        true => None,
+        false => env.text("AWS_ENDPOINT_URL_S3")?.or(env.text("AWS_ENDPOINT_URL")?),
+    };
+    let region = env.text("AWS_REGION")?.or(env.text("AWS_DEFAULT_REGION")?);
+    Ok(S3Options {
+        endpoint: args.s3_endpoint.clone().or(endpoint).or(config.endpoint),
+        region: args.s3_region.clone().or(region).or(config.region),
+        path_style: args.s3_path_style.or(config.path_style),
     })
 }
 
@@ -308,18 +324,22 @@ fn absolute(path: PathBuf) -> PathBuf {
 }
 
 impl Settings {
-    /// The repository's URL or path, or the error that says how to name one.
-    pub fn repository(&self) -> Result<&str, CliError> {
-        if let Some(repo) = &self.repo {
-            return Ok(repo);
+    /// Where the repository is, or the error that says how to name one.
+    pub fn repository(&self) -> anyhow::Result<StoreUrl> {
+        match &self.repo {
+            Some(repo) => Ok(StoreUrl::parse(repo)?),
+            None => Err(self.no_repository().into()),
         }
+    }
+
+    fn no_repository(&self) -> CliError {
         let e = CliError::new(Kind::NoRepository, "no repository is configured");
-        Err(match &self.config_denied {
+        match &self.config_denied {
             Some(file) => e.hint(format!("{} is there, but you may not read it: try with sudo", file.display())),
             None => e
                 .hint("make one with 'voltool init --repo URL', where URL is a directory or s3://bucket/prefix")
                 .hint("or name one that exists with --repo, VOLTOOL_REPO, or 'repo' in the configuration"),
-        })
+        }
     }
 
     /// The folder of the configuration in use: where keys are by default.

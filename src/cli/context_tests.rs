@@ -66,12 +66,34 @@ fn s3_settings_are_resolved_one_by_one() {
         "[state]\ndir='/s'\n[cache]\ndir='/c'\n",
     )
     .s3;
-    assert_eq!(s, S3Config { endpoint: None, region: Some("f".to_owned()), path_style: Some(false) });
+    assert_eq!(s, S3Options { endpoint: None, region: Some("f".to_owned()), path_style: Some(false) });
     let s = resolved(&["--s3-region", "f"], &Environment::with(true, &[]), config).s3;
     let expected =
-        S3Config { endpoint: Some("http://c".to_owned()), region: Some("f".to_owned()), path_style: Some(true) };
+        S3Options { endpoint: Some("http://c".to_owned()), region: Some("f".to_owned()), path_style: Some(true) };
     assert_eq!(s, expected);
     assert_eq!(resolved(&["--s3-path-style"], &Environment::with(true, &[]), "").s3.path_style, Some(true));
+}
+
+#[test]
+fn what_the_environment_says_of_server_and_engine_goes_before_the_configuration() {
+    let config = "[s3]\nendpoint = 'http://c'\nregion = 'c'\n[engine]\nhost = 'unix:///c'\n";
+    let s3 = |vars: &[(&str, &str)], line: &[&str]| resolved(line, &Environment::with(true, vars), config).s3;
+    let env = [("AWS_ENDPOINT_URL", "http://e"), ("AWS_REGION", "e")];
+    assert_eq!(s3(&env, &[]).endpoint.as_deref(), Some("http://e"));
+    assert_eq!(s3(&env, &[]).region.as_deref(), Some("e"));
+    assert_eq!(s3(&env, &["--s3-endpoint", "http://f"]).endpoint.as_deref(), Some("http://f"));
+    let specific = [env[0], ("AWS_ENDPOINT_URL_S3", "http://s3")];
+    assert_eq!(s3(&specific, &[]).endpoint.as_deref(), Some("http://s3"));
+    let ignored = [env[0], ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")];
+    assert_eq!(s3(&ignored, &[]).endpoint.as_deref(), Some("http://c"));
+
+    let host =
+        |vars: &[(&str, &str)], line: &[&str]| resolved(line, &Environment::with(true, vars), config).engine_host;
+    assert_eq!(host(&[], &[]).as_deref(), Some("unix:///c"));
+    // What is left to the environment is left to the module that reads it as Docker's command does.
+    assert_eq!(host(&[("DOCKER_HOST", "unix:///e")], &[]), None);
+    assert_eq!(host(&[("DOCKER_CONTEXT", "e")], &[]), None);
+    assert_eq!(host(&[("DOCKER_HOST", "unix:///e")], &["-H", "unix:///f"]).as_deref(), Some("unix:///f"));
 }
 
 #[test]
@@ -135,11 +157,12 @@ fn init_writes_the_system_file_as_root_and_the_users_own_file_as_a_user() {
 #[test]
 fn without_a_repository_the_error_says_how_to_make_one() {
     let mut s = resolved(&[], &Environment::with(true, &[]), "");
-    let e = s.repository().expect_err("none");
+    let e = s.no_repository();
     assert_eq!(e.kind.code(), 10);
     assert!(e.hints[0].contains("voltool init"));
+    assert!(s.repository().is_err());
     s.config_denied = Some(PathBuf::from("/etc/voltool/config.toml"));
-    assert!(s.repository().expect_err("none").hints[0].contains("sudo"));
+    assert!(s.no_repository().hints[0].contains("sudo"));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::error::{self, CliError, Kind, StdoutClosed};
 use super::interrupt::{self, Interrupt};
 use super::ui::{Manner, Ui};
 use super::{Cli, Outcome, Verb, secret};
+use crate::store::StoreUrl;
 
 /// Runs the command line `args` (with the program's name first) and returns how the process should end.
 pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -80,7 +81,12 @@ fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Outcome> {
 fn describe(settings: &Settings, ui: &Ui) {
     let file = settings.config_file.as_ref().map_or("none".to_owned(), |file| file.display().to_string());
     ui.detail(&format!("configuration: {file}"));
-    ui.detail(&format!("repository: {}", settings.repo.as_deref().unwrap_or("none")));
+    // Parsed, because a URL that is not valid may hold a password.
+    let repo = settings.repo.as_deref().map(|repo| StoreUrl::parse(repo).map(|url| url.to_string()));
+    ui.detail(&format!(
+        "repository: {}",
+        repo.unwrap_or_else(|| Ok("none".to_owned())).unwrap_or_else(|e| e.to_string())
+    ));
     ui.detail(&format!("identity file: {}", settings.identity.path.display()));
     ui.detail(&format!("state: {}", settings.state_dir.display()));
     ui.detail(&format!("cache: {}", settings.cache_dir.display()));

@@ -6,7 +6,10 @@
 use std::fmt;
 
 use super::config::ConfigError;
-use crate::store::{ErrorKind, StoreError};
+use crate::docker::EngineError;
+use crate::inventory::AccessError;
+use crate::repo::RepoError;
+use crate::store::{ErrorKind, StoreError, url::UrlError};
 
 /// Why a command ended without doing what it was asked for; the number is the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,15 +110,7 @@ pub struct Verdict {
 pub fn judge(error: &anyhow::Error) -> Verdict {
     // `anyhow` finds an error that was given as context only through its own downcast, not through the chain.
     let mut verdicts: Vec<Verdict> = error.downcast_ref::<CliError>().map(from_cli).into_iter().collect();
-    for cause in error.chain() {
-        if let Some(e) = cause.downcast_ref::<CliError>() {
-            verdicts.push(from_cli(e));
-        } else if let Some(e) = cause.downcast_ref::<ConfigError>() {
-            verdicts.push(Verdict { kind: Kind::Usage, hints: e.hint.clone().into_iter().collect() });
-        } else if let Some(e) = cause.downcast_ref::<StoreError>() {
-            verdicts.push(Verdict { kind: Kind::Failed, hints: store_hints(e) });
-        }
-    }
+    verdicts.extend(error.chain().filter_map(verdict));
     let kind = verdicts.iter().map(|v| v.kind).find(|k| *k != Kind::Failed).unwrap_or(Kind::Failed);
     // Only one layer gives hints, so that they do not contradict each other.
     let hints = verdicts.into_iter().map(|v| v.hints).find(|h| !h.is_empty()).unwrap_or_default();
@@ -126,7 +121,69 @@ fn from_cli(e: &CliError) -> Verdict {
     Verdict { kind: e.kind, hints: e.hints.clone() }
 }
 
-/// What to do about a failed call on the storage.
+/// What one error of the chain says, if it is of a type that is known here.
+fn verdict(cause: &(dyn std::error::Error + 'static)) -> Option<Verdict> {
+    let failed =
+        |hint: Option<&str>| Verdict { kind: Kind::Failed, hints: hint.map(str::to_owned).into_iter().collect() };
+    if let Some(e) = cause.downcast_ref::<CliError>() {
+        Some(from_cli(e))
+    } else if let Some(e) = cause.downcast_ref::<ConfigError>() {
+        Some(Verdict { kind: Kind::Usage, hints: e.hint.clone().into_iter().collect() })
+    } else if let Some(e) = cause.downcast_ref::<UrlError>() {
+        Some(Verdict { kind: Kind::Usage, ..failed(Some(e.hint())) })
+    } else if let Some(e) = cause.downcast_ref::<RepoError>() {
+        Some(of_repository(e))
+    } else if let Some(e) = cause.downcast_ref::<StoreError>() {
+        Some(of_storage(e))
+    } else if let Some(e) = cause.downcast_ref::<EngineError>() {
+        Some(failed(e.hint()))
+    } else {
+        cause.downcast_ref::<AccessError>().map(|e| failed(Some(e.hint())))
+    }
+}
+
+/// What to do about a failure of the repository engine.
+fn of_repository(e: &RepoError) -> Verdict {
+    let (kind, hint) = match e {
+        // Its text is the storage's own, and so is its place in the chain: what is below it is the storage's cause.
+        RepoError::Store(e) => return of_storage(e),
+        RepoError::NoRepository { .. } => {
+            (Kind::NoRepository, "make one with 'voltool init', or check --repo, VOLTOOL_REPO and the configuration")
+        }
+        RepoError::AlreadyExists { .. } => (
+            Kind::Failed,
+            "use it as it is: voltool never overwrites a repository; for another one, choose another place",
+        ),
+        RepoError::TooNew { .. } => (Kind::Failed, "update voltool"),
+        RepoError::NoKey { .. } => (
+            Kind::WrongKey,
+            "name the identity with --identity or VOLTOOL_IDENTITY, or the passphrase with --passphrase-file, \
+             VOLTOOL_PASSPHRASE_FILE or VOLTOOL_PASSPHRASE; 'voltool init' printed which one it is",
+        ),
+        RepoError::WrongKey { .. } => (
+            Kind::WrongKey,
+            "check --identity and --passphrase-file: the recovery kit that 'voltool init' printed says which one it is",
+        ),
+        RepoError::Damaged { .. } | RepoError::MissingChunk { .. } => (
+            Kind::Failed,
+            "other snapshots and volumes are not affected by it unless they share this data: try an older snapshot",
+        ),
+        RepoError::Busy { .. } => (Kind::Busy, "wait until the other run has ended"),
+        RepoError::NoSnapshot(_) => (Kind::Failed, "'voltool snapshots' lists what there is"),
+        RepoError::Fenced(_) => (Kind::Failed, "run it again; what was uploaded is not uploaded again"),
+        RepoError::Interrupted => return Verdict { kind: Kind::Interrupted, hints: Vec::new() },
+        _ => return Verdict { kind: Kind::Failed, hints: Vec::new() },
+    };
+    Verdict { kind, hints: vec![hint.to_owned()] }
+}
+
+/// What to do about a failed call on the storage. Where not even the bucket or the directory is there, there is no repository.
+fn of_storage(e: &StoreError) -> Verdict {
+    let kind = if e.kind == ErrorKind::NoContainer { Kind::NoRepository } else { Kind::Failed };
+    Verdict { kind, hints: store_hints(e) }
+}
+
+/// The hint for a failed call on the storage.
 fn store_hints(e: &StoreError) -> Vec<String> {
     let remote = e.url.starts_with("s3:");
     let hint = match e.kind {
@@ -229,7 +286,7 @@ mod tests {
     fn the_outer_error_decides() {
         let store = StoreError::new(ErrorKind::NoContainer, "list", "", "s3://b/p", "NoSuchBucket");
         let plain = anyhow::Error::from(copy(&store)).context("cannot open the repository");
-        assert_eq!(judge(&plain).kind, Kind::Failed);
+        assert_eq!(judge(&plain).kind, Kind::NoRepository);
         assert!(judge(&plain).hints[0].contains("create the bucket"));
 
         let ours: anyhow::Error = Err::<(), _>(store)
@@ -237,6 +294,27 @@ mod tests {
             .expect_err("it is an error");
         let verdict = judge(&ours);
         assert_eq!((verdict.kind.code(), verdict.hints), (10, vec!["run init".to_owned()]));
+    }
+
+    #[test]
+    fn exit_codes_of_the_repository() {
+        let url = || "/srv/repo".to_owned();
+        let store = || StoreError::new(ErrorKind::Denied, "read", "voltool.json", "s3://b", "403");
+        for (e, code) in [
+            (RepoError::NoRepository { url: url() }, 10),
+            (RepoError::WrongKey { url: url() }, 12),
+            (RepoError::NoKey { url: url() }, 12),
+            (RepoError::Busy { what: "volume db".to_owned() }, 11),
+            (RepoError::damaged("packs/x/0.pack", "truncated"), 1),
+            (RepoError::Store(store()), 1),
+        ] {
+            let e = anyhow::Error::from(e).context("cannot restore db");
+            let verdict = judge(&e);
+            assert_eq!((verdict.kind.code(), verdict.hints.len()), (code, 1), "{e:?}");
+        }
+        assert_eq!(judge(&RepoError::Interrupted.into()).kind.code(), 130);
+        let e = anyhow::Error::from(RepoError::Store(store())).context("cannot restore db");
+        assert_eq!(message(&e), "cannot restore db: cannot read voltool.json in s3://b: 403");
     }
 
     #[test]

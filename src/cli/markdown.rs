@@ -25,8 +25,23 @@ fn document() -> String {
     for verb in root.get_subcommands().filter(|verb| !verb.is_hide_set()) {
         section(&mut out, verb, 2);
     }
+    out.push_str(CONFIGURATION);
+    for (name, expected, meaning) in super::config::reference() {
+        push(&mut out, format_args!("| `{name}` | {} | {} |\n", escape(expected), escape(meaning)));
+    }
     out
 }
+
+const CONFIGURATION: &str = "
+## The configuration file
+
+TOML, as in [`examples/config.toml`](../examples/config.toml). `voltool init` writes the repository into it and leaves the rest as it
+is. An unknown key is an error. Relative paths are relative to the file's folder. Secrets do not belong in it: it names the files
+that hold them.
+
+| key | holds | meaning |
+| --- | --- | --- |
+";
 
 /// One command: what it does, how it is called, its arguments and options, and its examples. Global options are told once, with
 /// the program itself.

@@ -12,7 +12,8 @@ use age::secrecy::{ExposeSecret as _, SecretString};
 use age::x25519::Identity;
 
 use super::context::{Environment, IdentityFile, Settings, Source};
-use super::error::{CliError, Kind};
+use super::error::CliError;
+use crate::repo::Unlock;
 
 /// No secret file is larger; a wrong path (a disk image, `/dev/zero`) ends here.
 const MAX_FILE: u64 = 1 << 20;
@@ -43,11 +44,17 @@ impl Secrets {
         let passphrase = load_passphrase(settings, env)?;
         let mut secrets = Secrets { passphrase, ..Secrets::default() };
         check_not_empty(env, "VOLTOOL_IDENTITY")?;
-        if let Some((identities, warning)) = load_identities(&settings.identity)? {
-            secrets.identities = identities;
-            secrets.warnings.extend(warning);
+        if let Some(loaded) = load_identities(&settings.identity)? {
+            secrets.identities = loaded.identities;
+            secrets.warnings.extend(loaded.warning);
         }
         Ok(secrets)
+    }
+
+    /// What to try on a repository, in order.
+    pub fn unlock(&self) -> Vec<Unlock> {
+        let identities = self.identities.iter().cloned().map(Unlock::Identity);
+        identities.chain(self.passphrase.iter().cloned().map(Unlock::Passphrase)).collect()
     }
 
     /// Returns whether there is nothing to try.
@@ -84,14 +91,6 @@ pub fn load_passphrase(settings: &Settings, env: &Environment) -> Result<Option<
     Ok(Some(SecretString::from(text.to_owned())))
 }
 
-/// The error for a repository that is encrypted when there is nothing to open it with.
-pub fn missing(settings: &Settings) -> CliError {
-    let file = settings.identity.path.display();
-    CliError::new(Kind::WrongKey, format!("the repository is encrypted, and there is neither a passphrase nor {file}"))
-        .hint("name the identity with --identity or VOLTOOL_IDENTITY: it is in the recovery kit that 'voltool init' printed")
-        .hint("or the passphrase with --passphrase-file, VOLTOOL_PASSPHRASE_FILE or VOLTOOL_PASSPHRASE")
-}
-
 fn read_passphrase(file: &Path, source: Source) -> Result<SecretString, CliError> {
     let name = || format!("passphrase file {} (from {source})", file.display());
     let mut text = read_text(file).map_err(|e| CliError::failed(format!("cannot read {}: {e}", name())))?;
@@ -112,10 +111,16 @@ fn read_passphrase(file: &Path, source: Source) -> Result<SecretString, CliError
     Ok(SecretString::from(text))
 }
 
+/// What is in an identity file.
+pub struct LoadedIdentities {
+    /// The identities, at least one.
+    pub identities: Vec<Identity>,
+    /// What a person should be told about the file, although it stops nothing.
+    pub warning: Option<String>,
+}
+
 /// Reads an identity file in age's format. `None` if nobody named one and the default one does not exist.
-///
-/// The second part is a warning for a person.
-pub fn load_identities(file: &IdentityFile) -> Result<Option<(Vec<Identity>, Option<String>)>, CliError> {
+pub fn load_identities(file: &IdentityFile) -> Result<Option<LoadedIdentities>, CliError> {
     let name = || format!("identity file {}", file.path.display());
     let text = match read_text(&file.path) {
         Ok(text) => text,
@@ -127,7 +132,7 @@ pub fn load_identities(file: &IdentityFile) -> Result<Option<(Vec<Identity>, Opt
     };
     let identities = parse_identities(&text)
         .map_err(|(reason, hint)| CliError::failed(format!("cannot use {}: {reason}", name())).hint(hint))?;
-    Ok(Some((identities, permission_warning(&file.path))))
+    Ok(Some(LoadedIdentities { identities, warning: permission_warning(&file.path) }))
 }
 
 /// Parses age's identity format; the error is the reason and a hint, and has nothing of the content in it.
