@@ -1,6 +1,6 @@
 //! The configuration file: TOML, never a secret in it, and nothing in it that is not understood.
 //!
-//! The file is read against [`SCHEMA`], the list of all keys. A key that is not in it is an error that names the nearest one: a
+//! The file is read against `SCHEMA`, the list of all keys. A key that is not in it is an error that names the nearest one: a
 //! misspelt `exclud` that is silently ignored is a backup that is not what its owner believes.
 
 use std::fmt;
