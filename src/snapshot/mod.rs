@@ -1,1 +1,206 @@
 //! From a volume to a snapshot.
+//!
+//! | file | what is in it |
+//! | --- | --- |
+//! | [`source`] | what is backed up, and its lock |
+//! | [`walk`], [`describe`] | the tree: what is there, and with which attributes |
+//! | [`state`] | the last listing, kept locally |
+//! | `pipeline`, `content`, [`listing`] | reading, cutting and listing (see the picture in `pipeline`) |
+//! | [`chunker`], [`budget`], [`later`] | their tools |
+//! | [`compare`] | has the content changed since? |
+
+pub mod budget;
+pub mod chunker;
+pub mod compare;
+mod content;
+pub mod describe;
+pub mod later;
+pub mod listing;
+mod pipeline;
+pub mod source;
+pub mod state;
+pub mod walk;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use jiff::Timestamp;
+
+use crate::repo::entry::{Entry, LeafRef};
+use crate::repo::session::{Commit, Session, TOOL};
+use crate::repo::{Monitor, RepoError, Repository, Result, SnapshotRecord};
+
+pub use budget::ByteBudget;
+pub use compare::{Changes, compare};
+pub use source::Source;
+use state::{StateHeader, StateReader, StateWriter, Stamp};
+
+/// The zstd level: the best ratio at which two cores keep up with a disk.
+pub const DEFAULT_LEVEL: i32 = 3;
+/// A collector that fences a writer off this often in a row is not waiting at all.
+const ATTEMPTS: u32 = 3;
+
+/// How a backup is made.
+#[derive(Clone)]
+pub struct BackupOptions {
+    /// Where local state is kept.
+    pub state_dir: PathBuf,
+    /// Tags for the record.
+    pub tags: Vec<String>,
+    /// Bytes of content that may be in memory, shared by all backups of a run.
+    pub budget: Arc<ByteBudget>,
+    /// The zstd level.
+    pub level: i32,
+    /// Set to make every backup of the run stop soon.
+    pub cancelled: Arc<AtomicBool>,
+}
+
+/// A finished backup.
+#[derive(Debug)]
+pub struct Backup {
+    /// The committed record.
+    pub record: SnapshotRecord,
+    /// How many things could not be stored as they were. The record names the first of them.
+    pub problems: u64,
+}
+
+/// Takes a snapshot of `source` and commits it. The repository's index must be loaded.
+///
+/// Nothing is reported as done before the record is in the repository and no collector has fenced it off. If anything fails before,
+/// what was uploaded stays and is used by the next attempt.
+pub async fn backup(repo: &Arc<Repository>, source: &Source, options: &BackupOptions, monitor: Arc<dyn Monitor>) -> Result<Backup> {
+    let _lock = source.lock(repo, &options.state_dir)?;
+    for _ in 0..ATTEMPTS {
+        if let Some(done) = attempt(repo, source, options, &monitor).await? {
+            return Ok(done);
+        }
+    }
+    Err(RepoError::Fenced(ATTEMPTS))
+}
+
+async fn attempt(
+    repo: &Arc<Repository>,
+    source: &Source,
+    options: &BackupOptions,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Option<Backup>> {
+    let parent = last_listing(repo, source, &options.state_dir).await?;
+    let parent_id = parent.as_ref().map(|(record, _)| record.id.clone());
+    if let Some((record, _)) = &parent {
+        monitor.total(record.bytes, record.files);
+    }
+    let session = Session::begin(repo).await?;
+    let started = Timestamp::now();
+    let id = session.id().to_string();
+    let header = StateHeader { snapshot: id.clone(), scanned: started.as_second() };
+    let state = StateWriter::create(&source.state_path(repo, &options.state_dir), &header)?;
+
+    let (root, options_, monitor_) = (source.root.clone(), options.clone(), monitor.clone());
+    let scanned = tokio::task::spawn_blocking(move || {
+        let result = pipeline::run(pipeline::Run {
+            session: &session,
+            root: &root,
+            parent: parent.map(|(_, reader)| reader),
+            state,
+            budget: options_.budget.clone(),
+            level: options_.level,
+            monitor: &*monitor_,
+            cancelled: &options_.cancelled,
+        });
+        (session, result)
+    });
+    let (session, result) = scanned.await.map_err(|e| RepoError::Codec(format!("the backup stopped unexpectedly: {e}")))?;
+    let (scanned, state) = match result {
+        Ok(scanned) => scanned,
+        Err(e) => {
+            session.abandon().await;
+            return Err(e);
+        }
+    };
+    let (added_bytes, stored_bytes) = session.added();
+    let record = SnapshotRecord {
+        version: 1,
+        id,
+        volume: source.name.clone(),
+        engine: source.engine.clone(),
+        kind: source.kind,
+        time: started,
+        finished: Timestamp::now(),
+        parent: parent_id,
+        root: scanned.root,
+        entries: scanned.entries,
+        files: scanned.files,
+        bytes: scanned.bytes,
+        added_bytes,
+        stored_bytes,
+        errors: scanned.problems,
+        tags: options.tags.clone(),
+        tool: TOOL.to_owned(),
+        docker: source.docker.clone(),
+    };
+    let key = repo.keys().source_name(&source.engine, &source.name);
+    match session.commit(&key, record).await? {
+        Commit::Committed(record) => {
+            // The snapshot is safe. Without the state the next run only reads more.
+            let _ = state.finish();
+            Ok(Some(Backup { record: *record, problems: scanned.problem_count }))
+        }
+        Commit::Fenced => Ok(None),
+    }
+}
+
+/// Opens the last listing of the source: the local one if it belongs to a snapshot that counts, else that of the newest snapshot, rebuilt
+/// from its leaves. `None` if there is no snapshot, or its listing cannot be read: then everything is read anew.
+pub async fn last_listing(
+    repo: &Arc<Repository>,
+    source: &Source,
+    state_dir: &Path,
+) -> Result<Option<(Arc<SnapshotRecord>, StateReader)>> {
+    let records = repo.snapshots_of(&source.engine, &source.name).await?.records;
+    let path = source.state_path(repo, state_dir);
+    let Some(newest) = records.last() else { return Ok(None) };
+    // Reading the state checks all of it, which takes a moment for a large one.
+    let open = || tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || StateReader::open(&path)
+    });
+    if let Ok(Some(reader)) = open().await
+        && let Some(record) = records.iter().find(|r| r.id == reader.header().snapshot)
+    {
+        return Ok(Some((record.clone(), reader)));
+    }
+    match rebuild(repo, newest, &path).await {
+        Ok(()) => Ok(open().await.ok().flatten().map(|reader| (newest.clone(), reader))),
+        Err(RepoError::Damaged { .. } | RepoError::MissingChunk { .. }) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+async fn rebuild(repo: &Repository, record: &SnapshotRecord, path: &Path) -> Result<()> {
+    let header = StateHeader { snapshot: record.id.clone(), scanned: record.time.as_second() };
+    let mut writer = StateWriter::create(path, &header)?;
+    for list in &record.root {
+        let list = repo.meta_chunk(list).await?;
+        for leaf in lines::<LeafRef>(&list) {
+            let leaf = repo.meta_chunk(&leaf?.leaf).await?;
+            for line in leaf.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+                let entry: Entry = serde_json::from_slice(line).map_err(|e| RepoError::damaged("a leaf", e))?;
+                let mut stamp = Stamp::remembered(&entry);
+                if entry.bad.is_some() {
+                    stamp.inode = 0;
+                    stamp.ctime = (i64::MIN, 0);
+                }
+                writer.add(&entry.path(), &stamp, line)?;
+            }
+        }
+    }
+    writer.finish()
+}
+
+fn lines<'a, T: serde::Deserialize<'a>>(ndjson: &'a [u8]) -> impl Iterator<Item = Result<T>> {
+    ndjson
+        .split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).map_err(|e| RepoError::damaged("a list of leaves", e)))
+}

@@ -236,7 +236,7 @@ impl Walk {
             frame.asked = at;
             self.read_ahead(frame);
         }
-        let dir = &frame.listing.dir;
+        let dir = frame.listing.dir.clone();
         let name = frame.listing.names.get(at);
         let path = join(&dir.path, name);
         let meta = match frame.listing.stats[at - frame.stats_from] {
@@ -254,7 +254,7 @@ impl Walk {
             self.enter = Some((dir.clone(), name.clone(), path.clone(), answer));
             self.read_ahead(frame);
         }
-        Some(Step::Node(Node { dir: dir.clone(), name, path, meta }))
+        Some(Step::Node(Node { dir, name, path, meta }))
     }
 
     /// Asks for folders of the frame that will be entered soon.
