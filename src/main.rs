@@ -1,3 +1,7 @@
 //! The `voltool` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    voltool::cli::main_with(std::env::args_os())
+}
