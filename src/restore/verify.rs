@@ -5,14 +5,13 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
 use super::listing;
 use super::target::{cstring, open_parent, split};
 use crate::repo::entry::{Entry, EntryType, Segment, display_path};
 use crate::repo::pack::MAX_CHUNK;
 use crate::repo::{RepoError, Repository, Result, SnapshotRecord};
-use crate::snapshot::walk::Meta;
 
 /// Compares the folder `root` with a whole snapshot: every entry's type, owner, mode, modification time and target, and every byte of
 /// every file by its chunk ids. Returns the first few differences; none means that the folder is the snapshot. Blocks.
@@ -32,8 +31,8 @@ pub fn verify(repo: &Repository, record: &SnapshotRecord, root: &Path, cancelled
             let looked = (|| -> std::io::Result<Option<String>> {
                 let parent = open_parent(&root_fd, &path)?;
                 let name = cstring(split(&path).1)?;
-                let meta: Meta = rustix::fs::statat(&*parent, &name, AtFlags::SYMLINK_NOFOLLOW)?.into();
-                if let Some(what) = attribute_difference(&entry, &meta) {
+                let stat = rustix::fs::statat(&*parent, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+                if let Some(what) = attribute_difference(&entry, &stat) {
                     return Ok(Some(what.to_owned()));
                 }
                 match entry.kind {
@@ -64,21 +63,31 @@ pub fn verify(repo: &Repository, record: &SnapshotRecord, root: &Path, cancelled
     Ok(differences)
 }
 
-fn attribute_difference(entry: &Entry, meta: &Meta) -> Option<&'static str> {
-    let same_type = crate::snapshot::describe::entry(b"", meta).kind == entry.kind;
-    if !same_type {
+#[allow(clippy::unnecessary_cast)]
+fn attribute_difference(entry: &Entry, stat: &Stat) -> Option<&'static str> {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Some(EntryType::File),
+        FileType::Directory => Some(EntryType::Dir),
+        FileType::Symlink => Some(EntryType::Symlink),
+        FileType::Fifo => Some(EntryType::Fifo),
+        FileType::Socket => Some(EntryType::Socket),
+        FileType::CharacterDevice => Some(EntryType::CharDevice),
+        FileType::BlockDevice => Some(EntryType::BlockDevice),
+        FileType::Unknown => None,
+    };
+    if kind != Some(entry.kind) {
         return Some("another type");
     }
-    if (meta.uid, meta.gid) != (entry.uid, entry.gid) {
+    if (stat.st_uid, stat.st_gid) != (entry.uid, entry.gid) {
         return Some("another owner");
     }
-    if entry.kind != EntryType::Symlink && meta.mode & 0o7777 != entry.mode {
+    if entry.kind != EntryType::Symlink && stat.st_mode & 0o7777 != entry.mode {
         return Some("another mode");
     }
-    if meta.mtime != entry.mtime {
+    if (stat.st_mtime as i64, stat.st_mtime_nsec as u32) != entry.mtime {
         return Some("another modification time");
     }
-    (entry.kind == EntryType::File && Some(meta.size) != entry.size).then_some("another size")
+    (entry.kind == EntryType::File && Some(stat.st_size as u64) != entry.size).then_some("another size")
 }
 
 fn content_difference(
