@@ -61,6 +61,7 @@ const SCHEMA: &[Key] = &[
     key("engine", "host", Expect::Text, "the Docker engine, as in DOCKER_HOST"),
     key("engine", "name", Expect::Text, "what the engine is called in snapshots, instead of its own name"),
     key("backup", "exclude", Expect::Texts, "globs of what no backup takes, as paths from a volume's root"),
+    key("backup", "exclude_volumes", Expect::Texts, "globs of names of volumes that a backup without names leaves out"),
     key("backup", "parallel", Expect::Count, "how many volumes at once"),
     key("backup", "memory", Expect::Size, "memory to work with"),
     key("cache", "dir", Expect::Path, "folder of the local cache"),
@@ -92,6 +93,8 @@ pub struct Config {
     pub engine_name: Option<String>,
     /// `[backup] exclude`: globs of paths inside volumes.
     pub backup_exclude: Vec<String>,
+    /// `[backup] exclude_volumes`: globs of names of volumes.
+    pub backup_exclude_volumes: Vec<String>,
     /// `[backup] parallel`: how many volumes at once.
     pub backup_parallel: Option<usize>,
     /// `[backup] memory`: the byte budget.
@@ -340,9 +343,13 @@ impl Reader<'_> {
             Expect::Texts => {
                 let array = item.as_array().ok_or_else(wrong)?;
                 let texts = array.iter().map(|v| v.as_str().map(str::to_owned));
-                config.backup_exclude = texts
+                let texts: Vec<String> = texts
                     .collect::<Option<_>>()
                     .ok_or_else(|| self.wrong(item, &name, expect.describe(), "an array with something else in it"))?;
+                match key {
+                    "exclude_volumes" => config.backup_exclude_volumes = texts,
+                    _ => config.backup_exclude = texts,
+                }
             }
         }
         Ok(())

@@ -69,6 +69,8 @@ pub struct Settings {
     pub engine_name: Option<String>,
     /// Globs of what no backup takes, from the configuration; `backup --exclude` adds to them.
     pub exclude: Vec<String>,
+    /// Volumes that a backup without names leaves out, from the configuration.
+    pub exclude_volumes: Vec<String>,
     /// How many volumes at once, from the configuration.
     pub parallel: Option<usize>,
     /// The byte budget.
@@ -280,6 +282,7 @@ fn settings(args: &GlobalArgs, env: &Environment, found: FoundConfig) -> Result<
         engine_host: args.host.clone().or(config.engine_host.filter(|_| !env_names_engine)),
         engine_name: config.engine_name,
         exclude: config.backup_exclude,
+        exclude_volumes: config.backup_exclude_volumes,
         parallel: config.backup_parallel,
         memory: args.memory.or(config.backup_memory).unwrap_or(DEFAULT_MEMORY),
         cache_dir,

@@ -67,6 +67,7 @@ fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Outcome> {
     describe(&settings, ui);
     let context = Context { settings, ui: ui.clone(), interrupt: Interrupt::default(), env };
 
+    super::open::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

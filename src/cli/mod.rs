@@ -9,6 +9,7 @@
 //! | `secret.rs` | identities and passphrases |
 //! | `error.rs` | messages, hints and exit codes |
 //! | `interrupt.rs` | SIGINT and SIGTERM |
+//! | `open.rs` | what most verbs begin with: the repository, the engine, the snapshot that is meant |
 //! | `snapshot_ref.rs` | `VOLUME[@SNAPSHOT]` |
 //! | `ui/` | tables, bars, numbers; the only place that prints |
 
@@ -24,6 +25,7 @@ pub mod interrupt;
 pub mod ls;
 pub mod man;
 mod markdown;
+pub mod open;
 pub mod restore;
 pub mod secret;
 pub mod snapshot_ref;

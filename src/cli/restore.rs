@@ -1,12 +1,22 @@
 //! `voltool restore`: from snapshots to volumes or a directory.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use serde::Serialize;
 
 use super::snapshot_ref::{self, SnapshotRef};
-use super::{CliError, Context, Outcome};
+use super::ui::format;
+use super::{CliError, Context, Kind, Outcome, open};
+use crate::docker::Engine;
+use crate::inventory::{Inventory, readable_root};
+use crate::repo::{FileProblem, Monitor, Repository, SnapshotRecord, SourceKind, VolumeDefinition};
+use crate::restore::replace::{Replaced, Staging, is_empty};
+use crate::restore::{self, Restored, Selection};
 
 /// Bring a volume back
 ///
@@ -47,7 +57,7 @@ pub struct RestoreArgs {
     pub to_dir: Option<PathBuf>,
 
     /// Restore only this file or folder, as a path from the volume's root; repeatable
-    #[arg(long, value_name = "SUBPATH")]
+    #[arg(long, value_name = "SUBPATH", conflicts_with = "replace")]
     pub path: Vec<PathBuf>,
 
     /// Replace the content that is there
@@ -67,7 +77,296 @@ pub struct RestoreArgs {
     pub json: bool,
 }
 
+/// One restored volume or folder, as `--json` prints it.
+#[derive(Serialize)]
+struct Row {
+    volume: String,
+    snapshot: String,
+    target: String,
+    entries: u64,
+    files: u64,
+    problems: Vec<FileProblem>,
+}
+
 /// Runs the verb.
-pub async fn run(_ctx: &Context, _args: RestoreArgs) -> anyhow::Result<Outcome> {
-    Err(CliError::failed("restore is not built into this voltool").into())
+pub async fn run(ctx: &Context, args: RestoreArgs) -> anyhow::Result<Outcome> {
+    let repo = open::repository(ctx).await?;
+    let (records, _) = open::snapshots(ctx, &repo).await?;
+    let mut rows = Vec::new();
+    let mut failures: Vec<anyhow::Error> = Vec::new();
+    if let Some(dir) = &args.to_dir {
+        let source = args.source.as_ref().ok_or_else(|| CliError::usage("nothing to restore was named"))?;
+        let record = open::pick(&records, source, args.engine.as_deref())?;
+        rows.push(to_folder(ctx, &repo, &record, dir, &args).await?);
+    } else {
+        let wanted = match &args.source {
+            Some(source) => vec![open::pick(&records, source, args.engine.as_deref())?],
+            None => newest_of_all(ctx, &records, args.engine.as_deref())?,
+        };
+        let engine = open::engine(ctx).await?;
+        let several = wanted.len() > 1;
+        for record in wanted {
+            let name = args.to.clone().unwrap_or_else(|| record.volume.clone());
+            match to_volume(ctx, &repo, &engine, &record, &name, &args).await {
+                Ok(row) => rows.push(row),
+                Err(e) if ctx.interrupt.is_requested() => return Err(e),
+                Err(e) if several => failures.push(e),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    if args.json {
+        ctx.ui.json(&rows)?;
+    }
+    if let Some(first) = failures.first() {
+        for failure in &failures {
+            ctx.ui.warn(&super::error::message(failure));
+        }
+        let kind = super::error::judge(first).kind;
+        let total = format::counted((failures.len() + rows.len()) as u64, "volume");
+        return Err(CliError::new(kind, format!("{} of {total} could not be restored", failures.len())).into());
+    }
+    Ok(if rows.iter().all(|r| r.problems.is_empty()) { Outcome::Done } else { Outcome::Incomplete })
+}
+
+/// The newest snapshot of every volume. Folders that were given with `--path` have no place of their own on an engine.
+fn newest_of_all(ctx: &Context, records: &[Arc<SnapshotRecord>], engine: Option<&str>) -> anyhow::Result<Vec<Arc<SnapshotRecord>>> {
+    let mut newest: BTreeMap<&str, &Arc<SnapshotRecord>> = BTreeMap::new();
+    for record in records.iter().filter(|r| engine.is_none_or(|e| e == r.engine)) {
+        if record.kind == SourceKind::Path {
+            ctx.ui.detail(&format!("{} is a folder, not a volume: restore it with --to-dir", record.volume));
+            continue;
+        }
+        // Records come oldest first.
+        if let Some(before) = newest.insert(&record.volume, record)
+            && before.engine != record.engine
+        {
+            let message = format!("engines {} and {} both have a volume {}", before.engine, record.engine, record.volume);
+            return Err(CliError::failed(message).hint("say which one, with --engine").into());
+        }
+    }
+    if newest.is_empty() {
+        return Err(CliError::failed("there is no snapshot of a volume in this repository")
+            .hint("'voltool snapshots' lists what there is")
+            .into());
+    }
+    Ok(newest.into_values().cloned().collect())
+}
+
+async fn to_folder(
+    ctx: &Context,
+    repo: &Arc<Repository>,
+    record: &Arc<SnapshotRecord>,
+    dir: &Path,
+    args: &RestoreArgs,
+) -> anyhow::Result<Row> {
+    let made = !dir.exists();
+    if made {
+        std::fs::create_dir_all(dir).map_err(|e| CliError::failed(format!("cannot create {}: {e}", dir.display())))?;
+    }
+    let root = std::fs::canonicalize(dir).map_err(|e| CliError::failed(format!("cannot read {}: {e}", dir.display())))?;
+    let result = fill(ctx, repo, record, &root, &dir.display().to_string(), args).await;
+    match result {
+        Ok((row, replaced)) => {
+            discard(ctx, replaced);
+            Ok(row)
+        }
+        Err(e) => {
+            if made {
+                let _ = std::fs::remove_dir(dir);
+            }
+            Err(e)
+        }
+    }
+}
+
+async fn to_volume(
+    ctx: &Context,
+    repo: &Arc<Repository>,
+    engine: &Engine,
+    record: &Arc<SnapshotRecord>,
+    name: &str,
+    args: &RestoreArgs,
+) -> anyhow::Result<Row> {
+    if engine.volume(name).await?.is_none() {
+        let plain = VolumeDefinition {
+            name: name.to_owned(),
+            driver: "local".to_owned(),
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            anonymous: false,
+        };
+        let definition = record.docker.as_ref().map_or(plain, |docker| docker.volume.clone());
+        engine.create_volume(name, &definition.driver, &definition.labels, &definition.options).await?;
+        ctx.ui.detail(&format!("created volume {name} with driver {}", definition.driver));
+    }
+    let inventory = Inventory::scan(engine).await?;
+    let volume = inventory.volume(name).ok_or_else(|| CliError::failed(format!("the engine has no volume {name}")))?;
+    let root = readable_root(volume, engine)?;
+    if !args.replace && !is_empty(&root)? {
+        return Err(CliError::new(Kind::Refused, format!("volume {name} has content"))
+            .hint("--replace puts the snapshot in its place, and keeps the old content until the new one is verified")
+            .hint(format!("--to {name}-restored restores beside it"))
+            .into());
+    }
+    let running: Vec<_> = inventory.users_of(volume).into_iter().filter(|c| c.is_running()).cloned().collect();
+    if running.is_empty() {
+        let (row, replaced) = fill(ctx, repo, record, &root, name, args).await?;
+        discard(ctx, replaced);
+        return Ok(row);
+    }
+    let names: Vec<&str> = running.iter().map(|c| c.name.as_str()).collect();
+    if !args.stop_containers {
+        return Err(CliError::new(Kind::Refused, format!("containers run on volume {name}: {}", names.join(", ")))
+            .hint("--stop-containers stops them and starts them again afterwards")
+            .into());
+    }
+    // From here on something has to be put back in order, also after a signal.
+    ctx.interrupt.finish_yourself(true);
+    let mut stopped = Vec::new();
+    let mut stop_failure = None;
+    for container in &running {
+        match engine.stop_container(&container.id, None).await {
+            Ok(()) => stopped.push(container),
+            Err(e) => {
+                stop_failure = Some(e);
+                break;
+            }
+        }
+    }
+    let filled = match stop_failure {
+        Some(e) => Err(e.into()),
+        None => fill(ctx, repo, record, &root, name, args).await,
+    };
+    let mut not_started = Vec::new();
+    for container in stopped.iter().rev() {
+        if let Err(e) = engine.start_container(&container.id).await {
+            not_started.push(format!("{} ({e})", container.name));
+        }
+    }
+    ctx.interrupt.finish_yourself(false);
+    let (row, replaced) = match (filled, not_started.is_empty()) {
+        (Ok(filled), true) => filled,
+        (Ok((_, replaced)), false) => {
+            let error = CliError::failed(format!("restored, but not started again: {}", not_started.join(", ")));
+            return Err(match replaced {
+                Some(replaced) => error.hint(format!("the old content is kept in {}", replaced.old().display())),
+                None => error,
+            }
+            .into());
+        }
+        (Err(e), true) => return Err(e),
+        (Err(e), false) => return Err(e.context(format!("containers were not started again: {}", not_started.join(", ")))),
+    };
+    discard(ctx, replaced);
+    Ok(row)
+}
+
+/// Restores beside `root`, verifies if something is to be replaced, and puts the result in the place of `root`. Whatever fails leaves `root`
+/// as it was.
+async fn fill(
+    ctx: &Context,
+    repo: &Arc<Repository>,
+    record: &Arc<SnapshotRecord>,
+    root: &Path,
+    target: &str,
+    args: &RestoreArgs,
+) -> anyhow::Result<(Row, Option<Replaced>)> {
+    let had_content = !is_empty(root)?;
+    if had_content && !args.replace {
+        return Err(CliError::new(Kind::Refused, format!("{target} is not empty"))
+            .hint("choose an empty or absent folder, or replace the content with --replace")
+            .into());
+    }
+    let task = ctx.ui.task("restoring", "restored", target);
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let job = {
+        let (repo, record, root) = (repo.clone(), record.clone(), root.to_owned());
+        let (monitor, selection, cancelled) = (task.clone(), open::selection(&args.path), cancelled.clone());
+        tokio::task::spawn_blocking(move || fill_blocking(&repo, &record, &root, &selection, had_content, &monitor, &cancelled))
+    };
+    let (restored, replaced) = tokio::select! {
+        done = job => done??,
+        // The job sees the flag and ends by itself, with everything as it was.
+        () = wait_and_cancel(ctx, &cancelled) => return Err(CliError::new(Kind::Interrupted, "interrupted: nothing was changed").into()),
+    };
+    let problems: Vec<FileProblem> =
+        restored.problems.into_iter().map(|(path, error)| FileProblem { path, error }).collect();
+    let mut summary = format!("snapshot {}, {} in {}", record.id, format::size(record.bytes), format::counted(restored.files, "file"));
+    if !problems.is_empty() {
+        summary.push_str(&format!(", {}", format::counted(problems.len() as u64, "problem")));
+    }
+    task.done(&summary);
+    let row = Row {
+        volume: record.volume.clone(),
+        snapshot: record.id.clone(),
+        target: target.to_owned(),
+        entries: restored.entries,
+        files: restored.files,
+        problems,
+    };
+    Ok((row, replaced))
+}
+
+async fn wait_and_cancel(ctx: &Context, cancelled: &AtomicBool) {
+    ctx.interrupt.requested().await;
+    cancelled.store(true, Ordering::Relaxed);
+    // Long enough for the job to take away what it has made; it is asked at every entry and every piece.
+    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+}
+
+fn fill_blocking(
+    repo: &Arc<Repository>,
+    record: &SnapshotRecord,
+    root: &Path,
+    selection: &Selection,
+    had_content: bool,
+    monitor: &dyn Monitor,
+    cancelled: &AtomicBool,
+) -> anyhow::Result<(Restored, Option<Replaced>)> {
+    let staging = match Staging::beside(root) {
+        Ok(staging) => staging,
+        Err(e) if had_content => return Err(e.into()),
+        // A mount point, or a parent that may not be written: an empty folder can be filled where it is.
+        Err(_) => {
+            return match restore::to_dir(repo, record, root, selection, monitor, cancelled) {
+                Ok(restored) => Ok((restored, None)),
+                Err(e) => {
+                    restore::replace::clear(root)?;
+                    Err(e.into())
+                }
+            };
+        }
+    };
+    // The new root looks like the old one if the snapshot does not say otherwise.
+    restore::replace::copy_root_attributes(root, staging.path())?;
+    let restored = restore::to_dir(repo, record, staging.path(), selection, monitor, cancelled)?;
+    if had_content {
+        if !restored.problems.is_empty() {
+            let (path, reason) = &restored.problems[0];
+            let count = format::counted(restored.problems.len() as u64, "problem");
+            let message = format!("snapshot {} cannot be restored whole ({count}; {path}: {reason}), so nothing was replaced", record.id);
+            return Err(CliError::failed(message).hint("restore it beside with --to or --to-dir to see what there is").into());
+        }
+        if selection.is_all() {
+            let differences = restore::verify::verify(repo, record, staging.path(), cancelled)?;
+            if let Some(first) = differences.first() {
+                return Err(CliError::failed(format!("what was restored is not what the snapshot holds ({first}), so nothing was replaced")).into());
+            }
+        }
+    }
+    if cancelled.load(Ordering::Relaxed) {
+        return Err(CliError::new(Kind::Interrupted, "interrupted: nothing was changed").into());
+    }
+    Ok((restored, Some(staging.exchange()?)))
+}
+
+/// The new content is proved; the old one goes.
+fn discard(ctx: &Context, replaced: Option<Replaced>) {
+    if let Some(replaced) = replaced {
+        let old = replaced.old().to_owned();
+        if let Err(e) = replaced.discard() {
+            ctx.ui.warn(&format!("the old content is still in {}: {e}", old.display()));
+        }
+    }
 }

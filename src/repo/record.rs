@@ -79,6 +79,8 @@ pub struct SnapshotRecord {
     pub errors: Vec<FileProblem>,
     #[serde(default)]
     pub tags: Vec<String>,
+    #[serde(default)]
+    pub excludes: Vec<String>,
     pub tool: String,
     #[serde(default)]
     pub docker: Option<DockerContext>,

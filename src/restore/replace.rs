@@ -108,6 +108,27 @@ fn is_mount_point(path: &Path) -> std::io::Result<bool> {
     Ok(mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| Path::new(&unescape(at)) == wanted))
 }
 
+/// Removes everything in a folder that was filled where it is and did not become whole.
+pub fn clear(root: &Path) -> Result<()> {
+    let local = |e| RepoError::local("clear", root, e);
+    for entry in std::fs::read_dir(root).map_err(local)? {
+        let entry = entry.map_err(local)?;
+        let is_dir = entry.file_type().map_err(local)?.is_dir();
+        if is_dir { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) }.map_err(local)?;
+    }
+    Ok(())
+}
+
+/// Gives the new folder the owner and mode of the old one.
+pub fn copy_root_attributes(old: &Path, new: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let local = |e| RepoError::local("prepare", new, e);
+    let meta = std::fs::metadata(old).map_err(local)?;
+    // Who is not root keeps what is theirs.
+    let _ = std::os::unix::fs::chown(new, Some(meta.uid()), Some(meta.gid()));
+    std::fs::set_permissions(new, meta.permissions()).map_err(local)
+}
+
 /// Whether a folder has anything in it.
 pub fn is_empty(path: &Path) -> Result<bool> {
     let mut dir = std::fs::read_dir(path).map_err(|e| RepoError::local("read", path, e))?;

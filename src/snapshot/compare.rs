@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::content;
+use super::exclude::Excludes;
 use super::state::{StateReader, Stamp};
 use super::walk::{Node, Step, Walk};
 use crate::repo::entry::{Entry, Segment, display_path};
@@ -46,13 +47,14 @@ impl Changes {
     }
 }
 
-/// Compares what is below `root` with `listing`; without one everything is new. Blocks.
-pub fn compare(root: &Path, mut listing: Option<StateReader>, keys: &Keys) -> Result<Changes> {
+/// Compares what is below `root`, but for `excludes`, with `listing`; without one everything is new. Blocks.
+pub fn compare(root: &Path, mut listing: Option<StateReader>, excludes: &Excludes, keys: &Keys) -> Result<Changes> {
     let scanned = listing.as_ref().map_or(0, |l| l.header().scanned);
     let mut changes = Changes::default();
     let mut links = std::collections::HashSet::new();
     let state_error = |e| RepoError::local("read", root, e);
-    for step in Walk::new(root).map_err(|e| RepoError::local("read", root, e))? {
+    let mut walk = Walk::new(root).map_err(|e| RepoError::local("read", root, e))?;
+    while let Some(step) = walk.next() {
         let node = match step {
             Step::Node(node) => node,
             Step::Problem { path, error } => {
@@ -60,6 +62,10 @@ pub fn compare(root: &Path, mut listing: Option<StateReader>, keys: &Keys) -> Re
                 continue;
             }
         };
+        if excludes.matches(&node.path) {
+            walk.skip_folder();
+            continue;
+        }
         let is_file = node.meta.file_type().is_file();
         if is_file && (node.meta.links == 1 || links.insert((node.meta.device, node.meta.inode))) {
             changes.files += 1;

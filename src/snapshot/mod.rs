@@ -6,7 +6,7 @@
 //! | [`walk`], [`describe`] | the tree: what is there, and with which attributes |
 //! | [`state`] | the last listing, kept locally |
 //! | `pipeline`, `content`, [`listing`] | reading, cutting and listing (see the picture in `pipeline`) |
-//! | [`chunker`], [`budget`], [`later`] | their tools |
+//! | [`chunker`], [`exclude`], [`budget`], [`later`] | their tools |
 //! | [`compare`] | has the content changed since? |
 
 pub mod budget;
@@ -14,6 +14,7 @@ pub mod chunker;
 pub mod compare;
 mod content;
 pub mod describe;
+pub mod exclude;
 pub mod later;
 pub mod listing;
 mod pipeline;
@@ -33,6 +34,7 @@ use crate::repo::{Monitor, RepoError, Repository, Result, SnapshotRecord};
 
 pub use budget::ByteBudget;
 pub use compare::{Changes, compare};
+pub use exclude::Excludes;
 pub use source::Source;
 use state::{StateHeader, StateReader, StateWriter, Stamp};
 
@@ -50,6 +52,8 @@ pub struct BackupOptions {
     pub tags: Vec<String>,
     /// Bytes of content that may be in memory, shared by all backups of a run.
     pub budget: Arc<ByteBudget>,
+    /// What is left out.
+    pub excludes: Excludes,
     /// The zstd level.
     pub level: i32,
     /// Set to make every backup of the run stop soon.
@@ -106,6 +110,7 @@ async fn attempt(
             budget: options_.budget.clone(),
             level: options_.level,
             monitor: &*monitor_,
+            excludes: &options_.excludes,
             cancelled: &options_.cancelled,
         });
         (session, result)
@@ -136,6 +141,7 @@ async fn attempt(
         stored_bytes,
         errors: scanned.problems,
         tags: options.tags.clone(),
+        excludes: options.excludes.patterns().to_vec(),
         tool: TOOL.to_owned(),
         docker: source.docker.clone(),
     };

@@ -24,6 +24,7 @@ use super::budget::{ByteBudget, Reserved};
 use super::chunker::Cdc;
 use super::content::FileResult;
 use super::describe;
+use super::exclude::Excludes;
 use super::later::{Later, Promise};
 use super::listing::{self, ListingWriter, spread};
 use super::state::{StateReader, StateWriter, Stamp};
@@ -84,6 +85,7 @@ pub(super) struct Shared<'a> {
     pub cdc: Cdc,
     pub budget: Arc<ByteBudget>,
     pub monitor: &'a dyn Monitor,
+    excludes: &'a Excludes,
     cancelled: &'a AtomicBool,
     stop: AtomicBool,
     fatal: Mutex<Option<RepoError>>,
@@ -150,12 +152,13 @@ pub(super) struct Run<'a> {
     pub budget: Arc<ByteBudget>,
     pub level: i32,
     pub monitor: &'a dyn Monitor,
+    pub excludes: &'a Excludes,
     pub cancelled: &'a AtomicBool,
 }
 
 /// Runs the pipeline to its end. Blocks; called from a thread of its own.
 pub(super) fn run(run: Run<'_>) -> Result<(Scanned, StateWriter)> {
-    let Run { session, root, parent, mut state, budget, level, monitor, cancelled } = run;
+    let Run { session, root, parent, mut state, budget, level, monitor, excludes, cancelled } = run;
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
     let (chunks, chunk_queue) = bounded::<ChunkJob>(2 * cores);
     let (files, file_queue) = bounded::<FileJob>(2 * cores);
@@ -168,6 +171,7 @@ pub(super) fn run(run: Run<'_>) -> Result<(Scanned, StateWriter)> {
         cdc: Cdc::new(&params, session.repo().keys().writer_key("voltool 1 gear table")),
         budget,
         monitor,
+        excludes,
         cancelled,
         stop: AtomicBool::new(false),
         fatal: Mutex::default(),
@@ -342,9 +346,9 @@ impl<'a, 'b> Scan<'a, 'b> {
         }
     }
 
-    fn run(mut self, walk: Walk, mut parent: Option<StateReader>) -> Counts {
+    fn run(mut self, mut walk: Walk, mut parent: Option<StateReader>) -> Counts {
         let scanned = parent.as_ref().map_or(0, |p| p.header().scanned);
-        for step in walk {
+        while let Some(step) = walk.next() {
             if self.shared.stopped() {
                 break;
             }
@@ -355,6 +359,10 @@ impl<'a, 'b> Scan<'a, 'b> {
                     continue;
                 }
             };
+            if self.shared.excludes.matches(&node.path) {
+                walk.skip_folder();
+                continue;
+            }
             if node.path == b"." {
                 self.root_device = node.meta.device;
             }

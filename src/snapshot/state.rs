@@ -89,16 +89,38 @@ impl<W: Write> Write for HashWriter<W> {
 
 /// Writes a new state beside the old one; only [`StateWriter::finish`] puts it in its place.
 pub struct StateWriter {
-    file: BufWriter<HashWriter<File>>,
+    file: Option<BufWriter<HashWriter<File>>>,
     path: PathBuf,
     temporary: PathBuf,
+}
+
+impl Drop for StateWriter {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Removes what runs that were killed have left behind, once it is a day old: nobody writes a listing for that long.
+fn sweep(path: &Path) {
+    let (Some(dir), Some(stem)) = (path.parent(), path.file_stem().and_then(|s| s.to_str())) else { return };
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|n| n.starts_with(stem) && n.ends_with(".new"));
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        if ours && age.is_some_and(|age| age > std::time::Duration::from_secs(24 * 3600)) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 impl StateWriter {
     /// Begins a state that will stand at `path`.
     pub fn create(path: &Path, header: &StateHeader) -> Result<Self> {
         create_private_dir(path.parent().unwrap_or(Path::new(".")))?;
-        let temporary = path.with_extension("new");
+        sweep(path);
+        let temporary = path.with_extension(format!("{}.new", ulid::Ulid::generate()));
         let local = |e| RepoError::local("write", &temporary, e);
         let file = File::create(&temporary).map_err(local)?;
         let writer = HashWriter { inner: file, hasher: blake3::Hasher::new() };
@@ -108,7 +130,7 @@ impl StateWriter {
             .and_then(|()| file.write_all(&(json.len() as u32).to_le_bytes()))
             .and_then(|()| file.write_all(&json))
             .map_err(local)?;
-        Ok(StateWriter { file, path: path.to_owned(), temporary })
+        Ok(StateWriter { file: Some(file), path: path.to_owned(), temporary })
     }
 
     /// Adds a row. Rows come in the order of a listing.
@@ -123,21 +145,20 @@ impl StateWriter {
         }
         head.extend_from_slice(&stamp.inode.to_le_bytes());
         head.extend_from_slice(&(line.len() as u32).to_le_bytes());
-        let temporary = &self.temporary;
-        self.file
-            .write_all(&head)
-            .and_then(|()| self.file.write_all(line))
-            .map_err(|e| RepoError::local("write", temporary, e))
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.write_all(&head)
+            .and_then(|()| file.write_all(line))
+            .map_err(|e| RepoError::local("write", &self.temporary, e))
     }
 
     /// Puts the state in its place.
-    pub fn finish(self) -> Result<()> {
-        let StateWriter { mut file, path, temporary } = self;
-        let local = |e| RepoError::local("write", &path, e);
+    pub fn finish(mut self) -> Result<()> {
+        let local = |e| RepoError::local("write", &self.path, e);
+        let Some(mut file) = self.file.take() else { return Ok(()) };
         file.write_all(&0u32.to_le_bytes()).map_err(local)?;
         let HashWriter { mut inner, hasher } = file.into_inner().map_err(|e| local(e.into_error()))?;
         inner.write_all(hasher.finalize().as_bytes()).map_err(local)?;
-        std::fs::rename(&temporary, &path).map_err(local)
+        std::fs::rename(&self.temporary, &self.path).map_err(local)
     }
 }
 

@@ -190,6 +190,11 @@ impl Walk {
         })
     }
 
+    /// Does not enter the folder that was named last.
+    pub fn skip_folder(&mut self) {
+        self.enter = None;
+    }
+
     fn step(&mut self) -> Option<Step> {
         loop {
             if let Some(step) = self.next.pop_front() {

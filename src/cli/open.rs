@@ -1,0 +1,100 @@
+//! What most verbs begin with: the repository, the engine, and the snapshot that somebody means.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::snapshot_ref::{SelectError, SnapshotRef};
+use super::{CliError, Context};
+use crate::docker::{ConnectOptions, Engine};
+use crate::repo::{Repository, SnapshotRecord};
+use crate::store::Store;
+
+/// The storage that the settings name.
+pub async fn store(ctx: &Context) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(crate::store::open(&ctx.settings.repository()?, &ctx.settings.s3).await?)
+}
+
+/// Opens the repository that the settings name, with its index. What is wrong with the index is said; it is found again in the packs.
+pub async fn repository(ctx: &Context) -> anyhow::Result<Arc<Repository>> {
+    let repo = repository_without_index(ctx).await?;
+    for damaged in repo.load_index().await? {
+        ctx.ui.warn(&format!("{damaged}; what it told is found in the packs when it is needed"));
+    }
+    Ok(repo)
+}
+
+/// Opens the repository that the settings name.
+pub async fn repository_without_index(ctx: &Context) -> anyhow::Result<Arc<Repository>> {
+    let store = store(ctx).await?;
+    let unlock = ctx.secrets()?.unlock();
+    Ok(Arc::new(Repository::open(store, &unlock, &ctx.settings.cache_dir).await?))
+}
+
+/// Connects to the engine that the settings or the environment name.
+pub async fn engine(ctx: &Context) -> anyhow::Result<Engine> {
+    let options = ConnectOptions { host: ctx.settings.engine_host.clone(), ..ConnectOptions::default() };
+    Ok(Engine::connect(&options).await?)
+}
+
+/// What the engine is called in snapshots.
+pub fn engine_name(ctx: &Context, engine: &Engine) -> String {
+    ctx.settings.engine_name.clone().unwrap_or_else(|| engine.info().name.clone())
+}
+
+/// Every snapshot that counts; damaged records are named and otherwise in nobody's way.
+pub async fn snapshots(ctx: &Context, repo: &Repository) -> anyhow::Result<(Vec<Arc<SnapshotRecord>>, bool)> {
+    let found = repo.snapshots().await?;
+    for damaged in &found.damaged {
+        ctx.ui.warn(&damaged.to_string());
+    }
+    Ok((found.records, !found.damaged.is_empty()))
+}
+
+/// The snapshot that is meant, among all that count. If several engines have a volume of that name, the one has to be said.
+pub fn pick(records: &[Arc<SnapshotRecord>], wanted: &SnapshotRef, engine: Option<&str>) -> Result<Arc<SnapshotRecord>, CliError> {
+    let volume = &wanted.volume;
+    let named: Vec<Arc<SnapshotRecord>> =
+        records.iter().filter(|r| r.volume == *volume && engine.is_none_or(|e| e == r.engine)).cloned().collect();
+    if named.is_empty() {
+        let error = CliError::failed(format!("there is no snapshot of {volume}"));
+        let nearest = crate::inventory::nearest(volume, records.iter().map(|r| r.volume.as_str()));
+        return Err(match nearest {
+            Some(nearest) => error.hint(format!("did you mean {nearest}?")),
+            None => error.hint("'voltool snapshots' lists what there is"),
+        });
+    }
+    let mut engines: Vec<&str> = named.iter().map(|r| r.engine.as_str()).collect();
+    engines.sort_unstable();
+    engines.dedup();
+    if engines.len() > 1 {
+        let all = engines.join(", ");
+        return Err(CliError::failed(format!("several engines have a volume {volume}: {all}"))
+            .hint(format!("say which one, e.g. --engine {}", engines[0])));
+    }
+    let chosen = wanted.which.select(&named, |r| r.id.as_str(), |r| r.time);
+    chosen.cloned().map_err(|e| match e {
+        SelectError::None => CliError::failed(format!("{volume} has no such snapshot"))
+            .hint(format!("'voltool snapshots {volume}' lists what there is")),
+        SelectError::Ambiguous(ids) => {
+            CliError::failed(format!("several snapshots of {volume} begin like that: {}", ids.join(", ")))
+        }
+    })
+}
+
+/// Paths below a volume's root, as a selection.
+pub fn selection(paths: &[PathBuf]) -> crate::restore::Selection {
+    use std::os::unix::ffi::OsStrExt;
+    crate::restore::Selection::new(paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()))
+}
+
+/// Raises the limit of open descriptors as far as this process may: walks and restores keep folders open, and the default of most
+/// systems is for programs that do not.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(65_536, |max| max.min(65_536));
+    if limit.current.is_some_and(|current| current < wanted) {
+        // Best effort: with the old limit, very deep trees fail with a clear error.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+    }
+}
