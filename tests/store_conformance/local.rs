@@ -199,7 +199,7 @@ async fn a_directory_of_somebody_else() {
     store.prepare().await.unwrap();
     store.put("a/b", Bytes::from_static(b"a")).await.unwrap();
     let closed = dir.path().join("repository/a");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o0)).unwrap();
     if fs::read_dir(&closed).is_ok() {
         println!("skipped: permissions do not bind this user");
         return;

@@ -1,5 +1,8 @@
 //! Every storage keeps the same promises: one suite, run against each of them, and what each does when things go wrong.
 
+// A test that cannot run here says so.
+#![allow(clippy::print_stdout)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

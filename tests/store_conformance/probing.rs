@@ -1,12 +1,14 @@
 //! What the probe finds out about each kind of storage.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use voltool::store::fault::{Fault, FaultStore};
 use voltool::store::local::LocalStore;
 use voltool::store::probe::{ConditionalPut, StorageReport, probe};
 use voltool::store::record::Verb;
-use voltool::store::{ErrorKind, Store};
+use voltool::store::{ErrorKind, ObjectInfo, PutIfAbsent, Result, Store};
 
 use crate::support::mem_s3::{ChecksumHabit, Condition, MemS3};
 
@@ -67,14 +69,19 @@ async fn stale_listings_are_seen() {
     assert!(report.problems()[0].contains("single-writer mode"), "{:?}", report.problems());
     assert_eq!(server.s3.keys(), Vec::<String>::new(), "removed by name, as the listing does not show them");
 
-    // One racer's DELETE that does not take effect at once is enough.
-    let dir = tempfile::tempdir().unwrap();
-    let local: Arc<dyn Store> = Arc::new(LocalStore::new(dir.path().to_owned()));
-    let late = Arc::clone(&local);
-    let store = Revenant { inner: late };
+    // One racer whose DELETE does not take effect at once is enough.
+    let (_dir, store) = liar(Lie::Revenant);
     let report = probe(&store).await.unwrap();
     assert!(report.list_after_put && !report.list_after_delete);
     assert!(report.problems()[0].contains("just been deleted"), "{:?}", report.problems());
+}
+
+#[tokio::test]
+async fn a_race_won_once_by_luck_proves_nothing() {
+    for lie in [Lie::LateWinner, Lie::WrongContent] {
+        let (_dir, store) = liar(lie);
+        assert_eq!(probe(&store).await.unwrap().conditional_put, ConditionalPut::Ignored, "{lie:?}");
+    }
 }
 
 #[tokio::test]
@@ -102,60 +109,80 @@ fn a_report_survives_json() {
     assert_eq!(serde_json::from_str::<StorageReport>(&json).unwrap(), report);
 }
 
-/// A storage whose listings still show one object after it was deleted.
+/// What a [`Liar`] does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lie {
+    /// Listings still show one object after it was deleted.
+    Revenant,
+    /// Of the conditional PUTs, the first wins and so does the last, which came alone.
+    LateWinner,
+    /// One conditional PUT wins, but another one's content is stored.
+    WrongContent,
+}
+
+/// A storage in front of a good one that gets one thing wrong.
 #[derive(Debug)]
-struct Revenant {
-    inner: Arc<dyn Store>,
+struct Liar {
+    inner: LocalStore,
+    lie: Lie,
+    conditional: AtomicU64,
+}
+
+fn liar(lie: Lie) -> (tempfile::TempDir, Liar) {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = LocalStore::new(dir.path().to_owned());
+    (dir, Liar { inner, lie, conditional: AtomicU64::new(0) })
 }
 
 #[async_trait::async_trait]
-impl Store for Revenant {
+impl Store for Liar {
     fn url(&self) -> String {
         self.inner.url()
     }
 
-    async fn put(&self, key: &str, data: bytes::Bytes) -> voltool::store::Result<()> {
+    async fn put(&self, key: &str, data: Bytes) -> Result<()> {
         self.inner.put(key, data).await
     }
 
-    async fn put_if_absent(
-        &self,
-        key: &str,
-        data: bytes::Bytes,
-    ) -> voltool::store::Result<voltool::store::PutIfAbsent> {
-        self.inner.put_if_absent(key, data).await
+    async fn put_if_absent(&self, key: &str, data: Bytes) -> Result<PutIfAbsent> {
+        let number = self.conditional.fetch_add(1, Ordering::SeqCst);
+        match (self.lie, number) {
+            (Lie::LateWinner, 0 | 16) => self.inner.put(key, data).await.map(|()| PutIfAbsent::Created),
+            (Lie::WrongContent, 0) => self.inner.put(key, Bytes::new()).await.map(|()| PutIfAbsent::Created),
+            _ => Ok(PutIfAbsent::Exists),
+        }
     }
 
-    async fn get(&self, key: &str) -> voltool::store::Result<bytes::Bytes> {
+    async fn get(&self, key: &str) -> Result<Bytes> {
         self.inner.get(key).await
     }
 
-    async fn get_range(&self, key: &str, offset: u64, len: u64) -> voltool::store::Result<bytes::Bytes> {
+    async fn get_range(&self, key: &str, offset: u64, len: u64) -> Result<Bytes> {
         self.inner.get_range(key, offset, len).await
     }
 
-    async fn get_tail(&self, key: &str, len: u64) -> voltool::store::Result<(bytes::Bytes, u64)> {
+    async fn get_tail(&self, key: &str, len: u64) -> Result<(Bytes, u64)> {
         self.inner.get_tail(key, len).await
     }
 
-    async fn size(&self, key: &str) -> voltool::store::Result<Option<u64>> {
+    async fn size(&self, key: &str) -> Result<Option<u64>> {
         self.inner.size(key).await
     }
 
-    async fn list(&self, prefix: &str) -> voltool::store::Result<Vec<voltool::store::ObjectInfo>> {
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
         let mut found = self.inner.list(prefix).await?;
         let key = format!("{prefix}list-07");
-        if !found.iter().any(|object| object.key == key) {
-            found.push(voltool::store::ObjectInfo { key, size: 1 });
+        if self.lie == Lie::Revenant && !found.iter().any(|object| object.key == key) {
+            found.push(ObjectInfo { key, size: 1 });
         }
         Ok(found)
     }
 
-    async fn delete(&self, key: &str) -> voltool::store::Result<()> {
+    async fn delete(&self, key: &str) -> Result<()> {
         self.inner.delete(key).await
     }
 
-    async fn prepare(&self) -> voltool::store::Result<()> {
+    async fn prepare(&self) -> Result<()> {
         self.inner.prepare().await
     }
 }

@@ -315,14 +315,15 @@ fn length(data: &Bytes) -> Option<i64> {
 impl S3 for MemS3 {
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let trailer = request.trailing_headers.is_some();
+        let summed = request.headers.keys().any(|name| name.as_str().starts_with("x-amz-checksum-"));
         let input = request.input;
         let after = self.begin("PutObject", &input.bucket, &input.key).await?;
         if trailer {
             return Err(s3_error!(InvalidRequest, "a checksum as trailer, which servers refuse over plain http"));
         }
         let wanted = input.checksum_crc32c.as_deref();
-        if self.checksums == ChecksumHabit::Refused && wanted.is_some() {
-            return Err(s3_error!(InvalidRequest, "x-amz-checksum-crc32c is not supported"));
+        if self.checksums == ChecksumHabit::Refused && summed {
+            return Err(s3_error!(InvalidRequest, "x-amz-checksum-* is not supported"));
         }
         let conditional = input.if_none_match.is_some();
         if self.condition == Condition::Refused && conditional {
