@@ -86,7 +86,7 @@ pub struct Volume {
 }
 
 /// A container: what the inventory needs in typed form, and all that the engine told.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Container {
     /// The full id.
     pub id: String,
@@ -97,6 +97,18 @@ pub struct Container {
     /// The engine's whole answer to an inspection, unchanged (`GET /containers/{id}/json`). Holds environment variables,
     /// which may be secret: keep it out of logs.
     pub raw: Value,
+}
+
+impl std::fmt::Debug for Container {
+    /// Without the definition: its environment variables do not belong into a log by accident.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Container { id, name, details, raw: _ } = self;
+        f.debug_struct("Container")
+            .field("id", id)
+            .field("name", name)
+            .field("details", details)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Container {

@@ -51,6 +51,9 @@ fn options_decide_where_else_the_content_is() {
     assert!(text.contains("volume v") && text.contains("nfs :/export"), "{text}");
     assert!(text.contains("the engine mounts it") && text.contains("only while a container uses it"), "{text}");
 
+    let disk = volume("local", DATA, &[("type", "ext4"), ("device", "/dev/sdz9")]);
+    assert!(root(&disk, false).expect_err("a disk is no folder").contains("ext4 /dev/sdz9"));
+
     let memory = volume("local", DATA, &[("type", "tmpfs"), ("device", "tmpfs")]);
     for mounted in [false, true] {
         assert!(root(&memory, mounted).expect_err("memory").contains("nothing persistent"));
