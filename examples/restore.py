@@ -855,17 +855,18 @@ class Counted:
 
 
 def show(repository, wanted, engine):
-    """--list: every snapshot that counts, the newest last. Ends with whether all of them were readable."""
-    good = True
-    print("%-26s  %-20s  %10s  %15s  %s" % ("SNAPSHOT", "TIME", "FILES", "BYTES", "VOLUME (ENGINE)"))
-    for _, snapshots in sorted(repository.sources().items()):
+    """--list: every snapshot that counts, by volume, the newest last. Returns the exit code: 1 if one of them cannot be read."""
+    good, rows = True, []
+    for snapshots in repository.sources().values():
         for session, _, record, damage in repository.records(snapshots):
             if damage:
                 note(damage)
                 good = False
             elif engine in (None, record["engine"]) and wanted in (None, record["volume"]):
-                where = "%s (%s)" % (record["volume"], record["engine"])
-                print("%-26s  %-20s  %10d  %15d  %s" % (session, record["time"][:19] + "Z", record["files"], record["bytes"], where))
+                rows.append((record["volume"], record["engine"], moments(record["time"])[0], session, record))
+    print("%-26s  %-20s  %10s  %15s  %s" % ("SNAPSHOT", "TIME", "FILES", "BYTES", "VOLUME (ENGINE)"))
+    for volume, name, _, session, record in sorted(rows, key=lambda row: row[:4]):
+        print("%-26s  %-20s  %10d  %15d  %s (%s)" % (session, record["time"][:19] + "Z", record["files"], record["bytes"], volume, name))
     return 0 if good else 1
 
 
