@@ -127,7 +127,12 @@ pub async fn run(ctx: &Context, args: BackupArgs) -> anyhow::Result<Outcome> {
     Ok(if problems > 0 { Outcome::Incomplete } else { Outcome::Done })
 }
 
-async fn back_up(ctx: &Context, repo: &Arc<Repository>, source: &Source, options: &BackupOptions) -> Result<Backup, RepoError> {
+async fn back_up(
+    ctx: &Context,
+    repo: &Arc<Repository>,
+    source: &Source,
+    options: &BackupOptions,
+) -> Result<Backup, RepoError> {
     let task = ctx.ui.task("backing up", "backed up", &source.name);
     let backup = snapshot::backup(repo, source, options, Arc::new(task.clone())).await?;
     let r = &backup.record;
@@ -150,12 +155,17 @@ fn finish(ctx: &Context, mut failures: Vec<anyhow::Error>, done: usize) -> anyho
     }
     let kinds: Vec<Kind> = failures.iter().map(|f| super::error::judge(f).kind).collect();
     let kind = if kinds.iter().all(|k| *k == kinds[0]) { kinds[0] } else { Kind::Failed };
-    Err(CliError::new(kind, format!("{} of {} could not be backed up", failures.len(), format::counted(total as u64, "volume"))).into())
+    Err(CliError::new(
+        kind,
+        format!("{} of {} could not be backed up", failures.len(), format::counted(total as u64, "volume")),
+    )
+    .into())
 }
 
 /// A folder, under the name that it was given.
 async fn plan_path(ctx: &Context, path: &Path, name: &str) -> anyhow::Result<Plan> {
-    let root = std::fs::canonicalize(path).map_err(|e| CliError::failed(format!("cannot read {}: {e}", path.display())))?;
+    let root =
+        std::fs::canonicalize(path).map_err(|e| CliError::failed(format!("cannot read {}: {e}", path.display())))?;
     if !root.is_dir() {
         return Err(CliError::failed(format!("{} is not a folder", path.display())).into());
     }
@@ -181,7 +191,8 @@ async fn plan_volumes(ctx: &Context, names: &[String]) -> anyhow::Result<Plan> {
             Some(volume) if chosen.iter().any(|c| c.name == volume.name) => {}
             Some(volume) => chosen.push(volume),
             None => {
-                let error = CliError::failed(format!("there is no volume {name} on the engine at {}", engine.endpoint()));
+                let error =
+                    CliError::failed(format!("there is no volume {name} on the engine at {}", engine.endpoint()));
                 return Err(match inventory.nearest(name) {
                     Some(nearest) => error.hint(format!("did you mean {nearest}?")),
                     None => error.hint("'voltool ls' lists the volumes"),
@@ -230,10 +241,20 @@ pub fn source_of(ctx: &Context, engine: &Engine, inventory: &Inventory, volume: 
     }
 }
 
-async fn dry_run(ctx: &Context, repo: &Arc<Repository>, plan: Plan, excludes: &Excludes, json: bool) -> anyhow::Result<Outcome> {
+async fn dry_run(
+    ctx: &Context,
+    repo: &Arc<Repository>,
+    plan: Plan,
+    excludes: &Excludes,
+    json: bool,
+) -> anyhow::Result<Outcome> {
     let columns = ["VOLUME", "FILES", "SIZE", "NEW OR CHANGED"];
-    let mut table =
-        Table::new([Column::text(columns[0]), Column::number(columns[1]), Column::number(columns[2]), Column::text(columns[3])]);
+    let mut table = Table::new([
+        Column::text(columns[0]),
+        Column::number(columns[1]),
+        Column::number(columns[2]),
+        Column::text(columns[3]),
+    ]);
     let mut rows = Vec::new();
     for source in &plan.sources {
         let listing = snapshot::last_listing(repo, source, &ctx.settings.state_dir).await?;
@@ -252,7 +273,11 @@ async fn dry_run(ctx: &Context, repo: &Arc<Repository>, plan: Plan, excludes: &E
             "changed": changes.changed, "removed": changes.removed, "changed_bytes": changes.changed_bytes,
         }));
     }
-    if json { ctx.ui.json(&rows)? } else { ctx.ui.table(&table)? }
+    if json {
+        ctx.ui.json(&rows)?
+    } else {
+        ctx.ui.table(&table)?
+    }
     finish(ctx, plan.failures, plan.sources.len())?;
     Ok(Outcome::Done)
 }

@@ -47,9 +47,8 @@ pub async fn run(ctx: &Context, args: ExportArgs) -> anyhow::Result<Outcome> {
     let out = std::io::BufWriter::with_capacity(1 << 20, ctx.ui.bulk_output()?);
     let task = ctx.ui.task("exporting", "exported", &record.volume);
     let monitor = task.clone();
-    let written = tokio::task::spawn_blocking(move || {
-        to_tar(&repo, &record, &selection, out, &monitor, &AtomicBool::new(false))
-    });
+    let written =
+        tokio::task::spawn_blocking(move || to_tar(&repo, &record, &selection, out, &monitor, &AtomicBool::new(false)));
     let problems = written.await??;
     task.done(&format::counted(problems.len() as u64, "problem"));
     Ok(if problems.is_empty() { Outcome::Done } else { Outcome::Incomplete })

@@ -135,9 +135,11 @@ fn locking(ctx: &Context, args: &InitArgs) -> anyhow::Result<Locking> {
     let passphrase = secret::load_passphrase(settings, &ctx.env)?;
     if args.no_encrypt {
         if passphrase.is_some() {
-            return Err(CliError::usage("--no-encrypt, but there is a passphrase in the environment or the configuration")
-                .hint("leave out one of the two: voltool does not guess whether you want encryption")
-                .into());
+            return Err(CliError::usage(
+                "--no-encrypt, but there is a passphrase in the environment or the configuration",
+            )
+            .hint("leave out one of the two: voltool does not guess whether you want encryption")
+            .into());
         }
         let kit = vec!["This repository is not encrypted: who can read the storage can read the volumes.".to_owned()];
         return Ok(Locking { lock: Lock::Nobody, file: None, kit });
@@ -146,11 +148,15 @@ fn locking(ctx: &Context, args: &InitArgs) -> anyhow::Result<Locking> {
         if !args.recipient.is_empty() {
             return Err(CliError::usage("a repository is locked with a passphrase or for recipients, not both").into());
         }
-        let kit = vec!["Passphrase: the one that you gave. It is stored nowhere; without it nobody can read the repository.".to_owned()];
+        let kit = vec![
+            "Passphrase: the one that you gave. It is stored nowhere; without it nobody can read the repository."
+                .to_owned(),
+        ];
         return Ok(Locking { lock: Lock::Passphrase(passphrase), file: None, kit });
     }
     if !args.recipient.is_empty() {
-        let mut kit = vec!["Recipients (the identities are kept elsewhere; one of them is needed for every command):".to_owned()];
+        let mut kit =
+            vec!["Recipients (the identities are kept elsewhere; one of them is needed for every command):".to_owned()];
         kit.extend(args.recipient.iter().map(|r| format!("  {r}")));
         return Ok(Locking { lock: Lock::Recipients(args.recipient.clone()), file: None, kit });
     }
@@ -158,7 +164,8 @@ fn locking(ctx: &Context, args: &InitArgs) -> anyhow::Result<Locking> {
     let (recipients, secrets) = match secret::load_identities(&settings.identity)? {
         // Used as it is, so that one identity can open several repositories.
         Some(loaded) => {
-            let secrets: Vec<String> = loaded.identities.iter().map(|i| i.to_string().expose_secret().to_owned()).collect();
+            let secrets: Vec<String> =
+                loaded.identities.iter().map(|i| i.to_string().expose_secret().to_owned()).collect();
             (loaded.identities.iter().map(|i| i.to_public()).collect(), secrets)
         }
         None => {
@@ -211,7 +218,9 @@ fn kit(url: &str, settings: &super::Settings, locking: &Locking) -> String {
     lines.push(match &locking.lock {
         Lock::Nobody => "  # no key is needed".to_owned(),
         Lock::Passphrase(_) => "  (umask 077; cat > passphrase.txt)    # type the passphrase, then Ctrl-D".to_owned(),
-        Lock::Recipients(_) => "  (umask 077; cat > identity.txt)    # paste the line AGE-SECRET-KEY-1…, then Ctrl-D".to_owned(),
+        Lock::Recipients(_) => {
+            "  (umask 077; cat > identity.txt)    # paste the line AGE-SECRET-KEY-1…, then Ctrl-D".to_owned()
+        }
     });
     lines.push(format!("  voltool {at} snapshots"));
     lines.push(format!("  voltool {at} restore --all"));

@@ -88,7 +88,8 @@ pub async fn run(ctx: &Context, args: LsArgs) -> anyhow::Result<Outcome> {
     }
     // What needs attention first: at risk, the larger the worse; then by name.
     rows.sort_by(|a, b| {
-        let key = |r: &Row| (!r.at_risk, std::cmp::Reverse(if r.at_risk { r.size_bytes.unwrap_or(u64::MAX) } else { 0 }));
+        let key =
+            |r: &Row| (!r.at_risk, std::cmp::Reverse(if r.at_risk { r.size_bytes.unwrap_or(u64::MAX) } else { 0 }));
         key(a).cmp(&key(b)).then_with(|| a.volume.name.cmp(&b.volume.name))
     });
     if args.json {
@@ -184,7 +185,8 @@ async fn look(
                     format::size(changes.changed_bytes)
                 );
             } else if !record.errors.is_empty() {
-                row.reason = format!("snapshot {} has {}", record.id, format::counted(record.errors.len() as u64, "problem"));
+                row.reason =
+                    format!("snapshot {} has {}", record.id, format::counted(record.errors.len() as u64, "problem"));
             } else {
                 row.at_risk = false;
                 row.reason = format!("unchanged since snapshot {since}");

@@ -51,7 +51,11 @@ pub async fn snapshots(ctx: &Context, repo: &Repository) -> anyhow::Result<(Vec<
 }
 
 /// The snapshot that is meant, among all that count. If several engines have a volume of that name, the one has to be said.
-pub fn pick(records: &[Arc<SnapshotRecord>], wanted: &SnapshotRef, engine: Option<&str>) -> Result<Arc<SnapshotRecord>, CliError> {
+pub fn pick(
+    records: &[Arc<SnapshotRecord>],
+    wanted: &SnapshotRef,
+    engine: Option<&str>,
+) -> Result<Arc<SnapshotRecord>, CliError> {
     let volume = &wanted.volume;
     let named: Vec<Arc<SnapshotRecord>> =
         records.iter().filter(|r| r.volume == *volume && engine.is_none_or(|e| e == r.engine)).cloned().collect();

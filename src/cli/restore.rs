@@ -130,7 +130,11 @@ pub async fn run(ctx: &Context, args: RestoreArgs) -> anyhow::Result<Outcome> {
 }
 
 /// The newest snapshot of every volume. Folders that were given with `--path` have no place of their own on an engine.
-fn newest_of_all(ctx: &Context, records: &[Arc<SnapshotRecord>], engine: Option<&str>) -> anyhow::Result<Vec<Arc<SnapshotRecord>>> {
+fn newest_of_all(
+    ctx: &Context,
+    records: &[Arc<SnapshotRecord>],
+    engine: Option<&str>,
+) -> anyhow::Result<Vec<Arc<SnapshotRecord>>> {
     let mut newest: BTreeMap<&str, &Arc<SnapshotRecord>> = BTreeMap::new();
     for record in records.iter().filter(|r| engine.is_none_or(|e| e == r.engine)) {
         if record.kind == SourceKind::Path {
@@ -141,7 +145,8 @@ fn newest_of_all(ctx: &Context, records: &[Arc<SnapshotRecord>], engine: Option<
         if let Some(before) = newest.insert(&record.volume, record)
             && before.engine != record.engine
         {
-            let message = format!("engines {} and {} both have a volume {}", before.engine, record.engine, record.volume);
+            let message =
+                format!("engines {} and {} both have a volume {}", before.engine, record.engine, record.volume);
             return Err(CliError::failed(message).hint("say which one, with --engine").into());
         }
     }
@@ -164,7 +169,8 @@ async fn to_folder(
     if made {
         std::fs::create_dir_all(dir).map_err(|e| CliError::failed(format!("cannot create {}: {e}", dir.display())))?;
     }
-    let root = std::fs::canonicalize(dir).map_err(|e| CliError::failed(format!("cannot read {}: {e}", dir.display())))?;
+    let root =
+        std::fs::canonicalize(dir).map_err(|e| CliError::failed(format!("cannot read {}: {e}", dir.display())))?;
     let result = fill(ctx, repo, record, &root, &dir.display().to_string(), args).await;
     match result {
         Ok((row, replaced)) => {
@@ -256,7 +262,9 @@ async fn to_volume(
             .into());
         }
         (Err(e), true) => return Err(e),
-        (Err(e), false) => return Err(e.context(format!("containers were not started again: {}", not_started.join(", ")))),
+        (Err(e), false) => {
+            return Err(e.context(format!("containers were not started again: {}", not_started.join(", "))));
+        }
     };
     discard(ctx, replaced);
     Ok(row)
@@ -283,7 +291,9 @@ async fn fill(
     let job = {
         let (repo, record, root) = (repo.clone(), record.clone(), root.to_owned());
         let (monitor, selection, cancelled) = (task.clone(), open::selection(&args.path), cancelled.clone());
-        tokio::task::spawn_blocking(move || fill_blocking(&repo, &record, &root, &selection, had_content, &monitor, &cancelled))
+        tokio::task::spawn_blocking(move || {
+            fill_blocking(&repo, &record, &root, &selection, had_content, &monitor, &cancelled)
+        })
     };
     let (restored, replaced) = tokio::select! {
         done = job => done??,
@@ -292,7 +302,12 @@ async fn fill(
     };
     let problems: Vec<FileProblem> =
         restored.problems.into_iter().map(|(path, error)| FileProblem { path, error }).collect();
-    let mut summary = format!("snapshot {}, {} in {}", record.id, format::size(record.bytes), format::counted(restored.files, "file"));
+    let mut summary = format!(
+        "snapshot {}, {} in {}",
+        record.id,
+        format::size(record.bytes),
+        format::counted(restored.files, "file")
+    );
     if !problems.is_empty() {
         summary.push_str(&format!(", {}", format::counted(problems.len() as u64, "problem")));
     }
@@ -345,13 +360,21 @@ fn fill_blocking(
         if !restored.problems.is_empty() {
             let (path, reason) = &restored.problems[0];
             let count = format::counted(restored.problems.len() as u64, "problem");
-            let message = format!("snapshot {} cannot be restored whole ({count}; {path}: {reason}), so nothing was replaced", record.id);
-            return Err(CliError::failed(message).hint("restore it beside with --to or --to-dir to see what there is").into());
+            let message = format!(
+                "snapshot {} cannot be restored whole ({count}; {path}: {reason}), so nothing was replaced",
+                record.id
+            );
+            return Err(CliError::failed(message)
+                .hint("restore it beside with --to or --to-dir to see what there is")
+                .into());
         }
         if selection.is_all() {
             let differences = restore::verify::verify(repo, record, staging.path(), cancelled)?;
             if let Some(first) = differences.first() {
-                return Err(CliError::failed(format!("what was restored is not what the snapshot holds ({first}), so nothing was replaced")).into());
+                return Err(CliError::failed(format!(
+                    "what was restored is not what the snapshot holds ({first}), so nothing was replaced"
+                ))
+                .into());
             }
         }
     }

@@ -93,7 +93,8 @@ impl Cache {
             let _ = fs::remove_file(&temporary);
         }
         result?;
-        self.segment(name).ok_or_else(|| RepoError::damaged(path.display().to_string(), "it changed while it was written"))
+        self.segment(name)
+            .ok_or_else(|| RepoError::damaged(path.display().to_string(), "it changed while it was written"))
     }
 
     /// The names of the segments that are here.

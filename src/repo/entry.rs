@@ -350,7 +350,8 @@ mod tests {
 
     #[test]
     fn a_directory_is_followed_by_its_content() {
-        let mut paths: Vec<&[u8]> = vec![b"a b", b"a/z", b"a.x", b"a", b".", b"a/b/c", b"a/b", b"\xff", b"A", b".hidden"];
+        let mut paths: Vec<&[u8]> =
+            vec![b"a b", b"a/z", b"a.x", b"a", b".", b"a/b/c", b"a/b", b"\xff", b"A", b".hidden"];
         paths.sort_by(|a, b| compare_paths(a, b));
         let want: Vec<&[u8]> = vec![b".", b".hidden", b"A", b"a", b"a/b", b"a/b/c", b"a/z", b"a b", b"a.x", b"\xff"];
         assert_eq!(paths, want);

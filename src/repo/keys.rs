@@ -97,11 +97,7 @@ impl Keys {
 
     fn from_file(file: &KeyFile, identity: x25519::Identity) -> Self {
         let recipient = identity.to_public();
-        Keys {
-            sealer: Sealer::Age { recipient, identity },
-            id_key: Some(file.id_key),
-            mac_key: file.mac_key.to_vec(),
-        }
+        Keys { sealer: Sealer::Age { recipient, identity }, id_key: Some(file.id_key), mac_key: file.mac_key.to_vec() }
     }
 
     /// Tries to open one key object. `Ok(None)` means that none of the given keys fits; an error means that it is damaged.
@@ -140,11 +136,13 @@ impl Keys {
 
     /// Returns the id of a chunk with this content.
     pub fn chunk_id(&self, content: &[u8]) -> ChunkId {
-        ChunkId(*match &self.id_key {
-            Some(key) => blake3::keyed_hash(key, content),
-            None => blake3::hash(content),
-        }
-        .as_bytes())
+        ChunkId(
+            *match &self.id_key {
+                Some(key) => blake3::keyed_hash(key, content),
+                None => blake3::hash(content),
+            }
+            .as_bytes(),
+        )
     }
 
     /// A key for things that a writer wants to be different in each repository: the gear table of the chunker and the places

@@ -239,7 +239,10 @@ impl Repository {
             && config.recipient.as_deref() != Some(&recipient.to_string())
         {
             // Otherwise whoever can change this one file could have new snapshots encrypted to a key of their own.
-            return Err(RepoError::damaged("voltool.json", "its recipient is not the one that the repository's key belongs to"));
+            return Err(RepoError::damaged(
+                "voltool.json",
+                "its recipient is not the one that the repository's key belongs to",
+            ));
         }
         let cache = cache::Cache::open(cache_dir, &config.id)?;
         Ok(Repository {

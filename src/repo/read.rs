@@ -140,7 +140,11 @@ impl Repository {
     async fn read_table(&self, name: PackName, size: u64) -> Result<Option<(PackInfo, Vec<PackEntry>)>> {
         let key = name.key();
         let whole = |stored: Bytes| -> Result<_> {
-            let header = self.keys.sealer.header_len(&stored).ok_or_else(|| RepoError::damaged(key.as_str(), "it has no header"))?;
+            let header = self
+                .keys
+                .sealer
+                .header_len(&stored)
+                .ok_or_else(|| RepoError::damaged(key.as_str(), "it has no header"))?;
             let info = PackInfo { name, size: stored.len() as u64, header: stored[..header].to_vec() };
             let plain = self.keys.sealer.open(&key, stored)?;
             Ok(Some((info, pack::read_table(&key, &plain, true)?)))
@@ -185,7 +189,13 @@ impl Repository {
 
     /// Decompresses one chunk out of `content`, which is the pack's content from `offset` on, and checks its id. A delta must be given
     /// its base's content.
-    pub fn decode_chunk(&self, location: &Location, content: &[u8], offset: u64, base: Option<&[u8]>) -> Result<Vec<u8>> {
+    pub fn decode_chunk(
+        &self,
+        location: &Location,
+        content: &[u8],
+        offset: u64,
+        base: Option<&[u8]>,
+    ) -> Result<Vec<u8>> {
         let entry = &location.entry;
         let key = location.pack.name.key();
         let at = (u64::from(entry.offset)).checked_sub(offset).map(|at| at as usize);
@@ -301,7 +311,8 @@ impl Repository {
 /// The error for a chunk that could not be read: the most telling failure names the object.
 fn missing(id: ChunkId, failures: Vec<RepoError>) -> RepoError {
     let mut said = HashSet::new();
-    let reasons: Vec<String> = failures.iter().map(ToString::to_string).filter(|r| said.insert(r.clone())).take(3).collect();
+    let reasons: Vec<String> =
+        failures.iter().map(ToString::to_string).filter(|r| said.insert(r.clone())).take(3).collect();
     match (failures.into_iter().next(), reasons.is_empty()) {
         (Some(e @ RepoError::Store(_)), _) => e,
         (_, true) => RepoError::MissingChunk { id, reason: "no pack holds it".to_owned() },

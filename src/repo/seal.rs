@@ -46,8 +46,8 @@ impl Sealer {
     pub fn seal(&self, plain: Vec<u8>) -> Result<(Vec<u8>, usize)> {
         let Sealer::Age { recipient, .. } = self else { return Ok((plain, 0)) };
         let codec = |e: &dyn std::fmt::Display| RepoError::Codec(format!("cannot encrypt: {e}"));
-        let encryptor =
-            age::Encryptor::with_recipients(std::iter::once(recipient as &dyn age::Recipient)).map_err(|e| codec(&e))?;
+        let encryptor = age::Encryptor::with_recipients(std::iter::once(recipient as &dyn age::Recipient))
+            .map_err(|e| codec(&e))?;
         let blocks = (plain.len() as u64).div_ceil(BLOCK).max(1);
         let out = Vec::with_capacity(plain.len() + (blocks * TAG) as usize + 512);
         let mut writer = encryptor.wrap_output(out).map_err(|e| codec(&e))?;

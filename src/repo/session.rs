@@ -68,7 +68,9 @@ impl Compressor {
         self.check.resize(raw.len(), 0);
         let len = self.decoder.decompress_to_buffer(&frame, &mut self.check[..]).map_err(codec)?;
         if len != raw.len() || self.check != raw {
-            return Err(RepoError::Codec("a chunk does not decompress to what it was: this machine's memory may be bad".to_owned()));
+            return Err(RepoError::Codec(
+                "a chunk does not decompress to what it was: this machine's memory may be bad".to_owned(),
+            ));
         }
         Ok(frame)
     }

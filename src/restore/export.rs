@@ -1,7 +1,7 @@
 //! A snapshot as a POSIX (pax) tar, which GNU tar reads without a warning.
 //!
 //! Everything that the old header cannot hold goes into pax records: times below a second, long and strange names, extended attributes
-//! (`SCHILY.xattr.`), holes (`GNU.sparse.`, version 1.0). A tar has no sockets: they are left out and named.
+//! (`SCHILY.xattr.`), holes (`GNU.sparse.`, version 1.0). A tar has no sockets: they are left out.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -96,10 +96,8 @@ impl<W: Write> Export<'_, W> {
         }
         let first_name = entry.hard_link.as_ref().and_then(|link| self.links.get(link)).cloned();
         let kind = match (entry.kind, &first_name) {
-            (EntryType::Socket, _) => {
-                self.problem(&path, "a socket has no place in a tar");
-                return Ok(());
-            }
+            // The program that listens on it makes it anew.
+            (EntryType::Socket, _) => return Ok(()),
             (_, Some(_)) => tar::EntryType::Link,
             (EntryType::File, _) => tar::EntryType::Regular,
             (EntryType::Dir, _) => tar::EntryType::Directory,
@@ -138,7 +136,12 @@ impl<W: Write> Export<'_, W> {
                 pax.push(("GNU.sparse.minor".to_owned(), b"0".to_vec()));
                 pax.push(("GNU.sparse.name".to_owned(), name.clone()));
                 pax.push(("GNU.sparse.realsize".to_owned(), size.to_string().into_bytes()));
-                set_field(&mut header.as_ustar_mut().map(|h| &mut h.name[..]), b"GNUSparseFile.0/sparse", "path", &mut pax);
+                set_field(
+                    &mut header.as_ustar_mut().map(|h| &mut h.name[..]),
+                    b"GNUSparseFile.0/sparse",
+                    "path",
+                    &mut pax,
+                );
             }
             None => set_field(&mut header.as_ustar_mut().map(|h| &mut h.name[..]), &name, "path", &mut pax),
         }
@@ -154,10 +157,7 @@ impl<W: Write> Export<'_, W> {
             }
         }
         header.set_cksum();
-        // Bytes that are not UTF-8 have to be announced.
-        if pax.iter().any(|(key, value)| !key.starts_with("SCHILY") && std::str::from_utf8(value).is_err()) {
-            pax.insert(0, ("hdrcharset".to_owned(), b"BINARY".to_vec()));
-        }
+        // Names that are not UTF-8 go in as they are, as GNU tar writes them: it knows no `hdrcharset` and would warn.
         if !pax.is_empty() {
             let records = pax.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
             self.tar.append_pax_extensions(records).map_err(write_error)?;
@@ -196,7 +196,8 @@ impl<W: Write> Export<'_, W> {
             if let Segment::Data { id, len, offset } = segment {
                 let raw = self.reader.chunk(id)?;
                 let piece = raw.get(*offset as usize..(*offset + *len) as usize);
-                let piece = piece.ok_or_else(|| RepoError::damaged("an entry", "it reaches beyond the end of a chunk"))?;
+                let piece =
+                    piece.ok_or_else(|| RepoError::damaged("an entry", "it reaches beyond the end of a chunk"))?;
                 out.write_all(piece).map_err(write_error)?;
                 self.monitor.advance(*len, 0);
             }

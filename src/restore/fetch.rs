@@ -104,7 +104,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A full disk ends a restore at once; any other trouble with one file is that file's.
 fn is_fatal(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 impl FileTask {
@@ -273,7 +276,8 @@ async fn plan(repo: &Repository, wants: Wants, problems: &Problems<'_>, monitor:
         chunks.sort_by_key(|(l, _)| l.entry.offset);
         let mut open: Option<Range> = None;
         for (location, wants) in chunks {
-            let (from, to) = (u64::from(location.entry.offset), u64::from(location.entry.offset) + u64::from(location.entry.len));
+            let (from, to) =
+                (u64::from(location.entry.offset), u64::from(location.entry.offset) + u64::from(location.entry.len));
             match &mut open {
                 Some(range) if from <= range.offset + range.len + GAP && to - range.offset <= RANGE => {
                     range.len = range.len.max(to - range.offset);

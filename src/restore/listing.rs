@@ -82,7 +82,11 @@ pub async fn entries(repo: &Repository, record: &SnapshotRecord, leaf: &ChunkId)
         let entry: Entry = serde_json::from_slice(line).map_err(|e| damaged(record, leaf, e))?;
         if !check_path(&entry.path()) {
             let path = display_path(&entry.path());
-            return Err(damaged(record, leaf, format!("it names the path {path:?}, which could lead out of the target")));
+            return Err(damaged(
+                record,
+                leaf,
+                format!("it names the path {path:?}, which could lead out of the target"),
+            ));
         }
         entries.push(entry);
     }

@@ -79,7 +79,10 @@ pub fn to_dir(
     for wanted in selection.paths() {
         if !restore.matched.contains(wanted) {
             let path = crate::repo::entry::display_path(wanted);
-            return Err(RepoError::NoSnapshot(format!("there is no {path} in snapshot {} of {}", record.id, record.volume)));
+            return Err(RepoError::NoSnapshot(format!(
+                "there is no {path} in snapshot {} of {}",
+                record.id, record.volume
+            )));
         }
     }
     let mut done = restore.done;
@@ -120,13 +123,16 @@ impl Restore<'_> {
                 // One bad leaf loses its entries, not the others'.
                 Err(e @ (RepoError::Damaged { .. } | RepoError::MissingChunk { .. })) => {
                     let first = self.leaves[index].first_path().into_owned();
-                    self.problems.add(&first, format!("{} entries from here on are lost: {e}", self.leaves[index].entries));
+                    self.problems
+                        .add(&first, format!("{} entries from here on are lost: {e}", self.leaves[index].entries));
                     continue;
                 }
                 Err(e) => return Err(e),
             };
             for entry in entries {
-                if self.selection.has(&entry.path()) || (entry.kind == EntryType::Dir && self.selection.touches(&entry.path())) {
+                if self.selection.has(&entry.path())
+                    || (entry.kind == EntryType::Dir && self.selection.touches(&entry.path()))
+                {
                     visit(self, entry)?;
                 }
             }
@@ -268,7 +274,8 @@ impl Restore<'_> {
                 && let Some(first) = this.links.get(link)
             {
                 let made = target::open_parent(&root, first).and_then(|first_dir| {
-                    let (from, to) = (target::cstring(target::split(first).1)?, target::cstring(target::split(&path).1)?);
+                    let (from, to) =
+                        (target::cstring(target::split(first).1)?, target::cstring(target::split(&path).1)?);
                     Ok(rustix::fs::linkat(&*first_dir, from, &*parent, to, rustix::fs::AtFlags::empty())?)
                 });
                 this.check(&path, made)?;
@@ -284,7 +291,6 @@ impl Restore<'_> {
         }
         Ok(())
     }
-
 }
 
 fn finish_dir(pending: &mut Vec<Entry>, path: &[u8], fd: &DirFd, problems: &Problems<'_>) {

@@ -90,7 +90,8 @@ impl Replaced {
 
 fn sync(path: &Path) -> Result<()> {
     let local = |e: rustix::io::Errno| RepoError::local("sync", path, e.into());
-    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(local)?;
+    let fd =
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(local)?;
     rustix::fs::syncfs(&fd).map_err(local)
 }
 
@@ -104,7 +105,8 @@ fn is_mount_point(path: &Path) -> std::io::Result<bool> {
     // A bind mount can be on the same device.
     let wanted = std::fs::canonicalize(path)?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let unescape = |text: &str| text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
+    let unescape =
+        |text: &str| text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
     Ok(mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| Path::new(&unescape(at)) == wanted))
 }
 
@@ -114,7 +116,8 @@ pub fn clear(root: &Path) -> Result<()> {
     for entry in std::fs::read_dir(root).map_err(local)? {
         let entry = entry.map_err(local)?;
         let is_dir = entry.file_type().map_err(local)?.is_dir();
-        if is_dir { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) }.map_err(local)?;
+        if is_dir { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) }
+            .map_err(local)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::content;
 use super::exclude::Excludes;
-use super::state::{StateReader, Stamp};
+use super::state::{Stamp, StateReader};
 use super::walk::{Node, Step, Walk};
 use crate::repo::entry::{Entry, Segment, display_path};
 use crate::repo::{Keys, RepoError, Result};

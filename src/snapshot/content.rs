@@ -354,7 +354,9 @@ fn is_page_structured(path: &[u8], head: &[u8]) -> bool {
         above.and_then(|p| p.file_name()).and_then(|n| n.to_str()).is_some_and(|n| n == folder)
     };
     let postgres = relation
-        && (in_folder("global", parent) || in_folder("base", parent.and_then(Path::parent)) || in_folder("pg_wal", parent));
+        && (in_folder("global", parent)
+            || in_folder("base", parent.and_then(Path::parent))
+            || in_folder("pg_wal", parent));
     const EXTENSIONS: &[&str] = &["ibd", "mdb", "wt", "vmdk", "vdi", "vhd", "vhdx", "qcow2", "raw", "img"];
     postgres || EXTENSIONS.contains(&extension) || name.starts_with("ibdata") || name.starts_with("ib_logfile")
 }
@@ -365,8 +367,13 @@ mod tests {
 
     #[test]
     fn databases_and_images_are_recognised() {
-        let yes: &[(&str, &[u8])] =
-            &[("a/b", b"SQLite format 3\0"), ("base/16384/2619", b""), ("pg/base/1/16397.3", b""), ("global/1262", b""), ("x/t.ibd", b"")];
+        let yes: &[(&str, &[u8])] = &[
+            ("a/b", b"SQLite format 3\0"),
+            ("base/16384/2619", b""),
+            ("pg/base/1/16397.3", b""),
+            ("global/1262", b""),
+            ("x/t.ibd", b""),
+        ];
         for (path, head) in yes {
             assert!(is_page_structured(path.as_bytes(), head), "{path}");
         }

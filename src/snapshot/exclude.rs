@@ -24,7 +24,11 @@ impl Excludes {
                 .literal_separator(true)
                 .build()
                 .map_err(|e| format!("the pattern {pattern:?} makes no sense: {}", e.kind()))?;
-            if tidy.contains('/') || pattern.starts_with('/') { paths.add(glob) } else { names.add(glob) };
+            if tidy.contains('/') || pattern.starts_with('/') {
+                paths.add(glob)
+            } else {
+                names.add(glob)
+            };
         }
         let build = |set: GlobSetBuilder| set.build().map_err(|e| e.to_string());
         Ok(Excludes { names: build(names)?, paths: build(paths)?, patterns })

@@ -113,11 +113,18 @@ pub enum PendingSegment {
 }
 
 /// Gives an entry its segments: in the entry itself, or in lists if there are many.
-pub fn set_segments(entry: &mut Entry, pending: Vec<PendingSegment>, session: &Session, compressor: &mut Compressor) -> Result<()> {
+pub fn set_segments(
+    entry: &mut Entry,
+    pending: Vec<PendingSegment>,
+    session: &Session,
+    compressor: &mut Compressor,
+) -> Result<()> {
     let resolve = |segment: PendingSegment| -> Result<Segment> {
         Ok(match segment {
             PendingSegment::Hole(len) => Segment::Hole { len },
-            PendingSegment::Data(id, len) => Segment::Data { id: id.wait().ok_or(RepoError::Interrupted)?, len, offset: 0 },
+            PendingSegment::Data(id, len) => {
+                Segment::Data { id: id.wait().ok_or(RepoError::Interrupted)?, len, offset: 0 }
+            }
         })
     };
     if pending.len() <= INLINE_SEGMENTS {

@@ -36,7 +36,7 @@ pub use budget::ByteBudget;
 pub use compare::{Changes, compare};
 pub use exclude::Excludes;
 pub use source::Source;
-use state::{StateHeader, StateReader, StateWriter, Stamp};
+use state::{Stamp, StateHeader, StateReader, StateWriter};
 
 /// The zstd level: the best ratio at which two cores keep up with a disk.
 pub const DEFAULT_LEVEL: i32 = 3;
@@ -73,7 +73,12 @@ pub struct Backup {
 ///
 /// Nothing is reported as done before the record is in the repository and no collector has fenced it off. If anything fails before,
 /// what was uploaded stays and is used by the next attempt.
-pub async fn backup(repo: &Arc<Repository>, source: &Source, options: &BackupOptions, monitor: Arc<dyn Monitor>) -> Result<Backup> {
+pub async fn backup(
+    repo: &Arc<Repository>,
+    source: &Source,
+    options: &BackupOptions,
+    monitor: Arc<dyn Monitor>,
+) -> Result<Backup> {
     let _lock = source.lock(repo, &options.state_dir)?;
     for _ in 0..ATTEMPTS {
         if let Some(done) = attempt(repo, source, options, &monitor).await? {
@@ -115,7 +120,8 @@ async fn attempt(
         });
         (session, result)
     });
-    let (session, result) = scanned.await.map_err(|e| RepoError::Codec(format!("the backup stopped unexpectedly: {e}")))?;
+    let (session, result) =
+        scanned.await.map_err(|e| RepoError::Codec(format!("the backup stopped unexpectedly: {e}")))?;
     let (scanned, state) = match result {
         Ok(scanned) => scanned,
         Err(e) => {
@@ -167,10 +173,12 @@ pub async fn last_listing(
     let path = source.state_path(repo, state_dir);
     let Some(newest) = records.last() else { return Ok(None) };
     // Reading the state checks all of it, which takes a moment for a large one.
-    let open = || tokio::task::spawn_blocking({
-        let path = path.clone();
-        move || StateReader::open(&path)
-    });
+    let open = || {
+        tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || StateReader::open(&path)
+        })
+    };
     if let Ok(Some(reader)) = open().await
         && let Some(record) = records.iter().find(|r| r.id == reader.header().snapshot)
     {

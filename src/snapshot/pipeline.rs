@@ -27,7 +27,7 @@ use super::describe;
 use super::exclude::Excludes;
 use super::later::{Later, Promise};
 use super::listing::{self, ListingWriter, spread};
-use super::state::{StateReader, StateWriter, Stamp};
+use super::state::{Stamp, StateReader, StateWriter};
 use super::walk::{Meta, Node, Step, Walk};
 use crate::repo::entry::{Entry, EntryType, Segment, display_path};
 use crate::repo::session::{Compressor, Session};
@@ -240,7 +240,12 @@ fn work(shared: &Shared<'_>, queue: &Receiver<ChunkJob>, level: i32) {
 }
 
 /// The listing: takes entries in path order and completes them.
-fn list(shared: &Shared<'_>, items: &Receiver<Item>, state: &mut StateWriter, level: i32) -> Result<(Vec<ChunkId>, u64)> {
+fn list(
+    shared: &Shared<'_>,
+    items: &Receiver<Item>,
+    state: &mut StateWriter,
+    level: i32,
+) -> Result<(Vec<ChunkId>, u64)> {
     let mut compressor = Compressor::new(level)?;
     let mut listing = ListingWriter::new(shared.session);
     // The content of files with several names, for the names that follow.
@@ -288,7 +293,11 @@ fn to_line(entry: &Entry) -> Result<Vec<u8>> {
 }
 
 /// Completes an entry with the ids of its chunks. `None` if there is nothing to list.
-fn complete(result: FileResult, shared: &Shared<'_>, compressor: &mut Compressor) -> Result<Option<(Box<Entry>, Stamp)>> {
+fn complete(
+    result: FileResult,
+    shared: &Shared<'_>,
+    compressor: &mut Compressor,
+) -> Result<Option<(Box<Entry>, Stamp)>> {
     Ok(match result {
         FileResult::Gone | FileResult::Failed => None,
         FileResult::Done(entry, stamp) => Some((entry, stamp)),
