@@ -3,7 +3,7 @@
 //! Everything that the old header cannot hold goes into pax records: times below a second, long and strange names, extended attributes
 //! (`SCHILY.xattr.`), holes (`GNU.sparse.`, version 1.0). A tar has no sockets: they are left out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,6 +44,7 @@ pub fn to_tar(
     };
     monitor.total(record.bytes, record.files);
     let leaves = runtime.block_on(listing::leaves(repo, record))?;
+    let mut matched = HashSet::new();
     for index in 0..leaves.len() {
         if !listing::leaf_wanted(&leaves, index, selection) {
             continue;
@@ -53,11 +54,15 @@ pub fn to_tar(
                 return Err(RepoError::Interrupted);
             }
             let path = entry.path();
+            if selection.paths().any(|wanted| *wanted == *path) {
+                matched.insert(path.to_vec());
+            }
             if selection.has(&path) || (entry.kind == EntryType::Dir && selection.touches(&path)) {
                 export.add(&entry)?;
             }
         }
     }
+    listing::check_matched(selection, &matched, record)?;
     export.tar.into_inner().and_then(|mut out| out.flush()).map_err(write_error)?;
     Ok(export.problems)
 }

@@ -1,5 +1,7 @@
 //! Reading a snapshot's listing, leaf by leaf, with every path checked.
 
+use std::collections::HashSet;
+
 use crate::repo::entry::{Entry, LeafRef, Segment, check_path, compare_paths, display_path};
 use crate::repo::{ChunkId, RepoError, Repository, Result, SnapshotRecord};
 
@@ -45,6 +47,17 @@ impl Selection {
 
 fn is_below(path: &[u8], above: &[u8]) -> bool {
     path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+/// Names the first selected path that is not among those that the listing has.
+pub fn check_matched(selection: &Selection, matched: &HashSet<Vec<u8>>, record: &SnapshotRecord) -> Result<()> {
+    match selection.paths().find(|wanted| !matched.contains(*wanted)) {
+        None => Ok(()),
+        Some(wanted) => {
+            let (path, id, volume) = (display_path(wanted), &record.id, &record.volume);
+            Err(RepoError::NoSnapshot(format!("there is no {path} in snapshot {id} of {volume}")))
+        }
+    }
 }
 
 /// The leaves of a snapshot.

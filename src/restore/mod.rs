@@ -58,6 +58,7 @@ pub fn to_dir(
     monitor.total(record.bytes, record.files);
     let leaves = runtime.block_on(listing::leaves(repo, record))?;
     let stack = DirStack::open(root).map_err(|e| RepoError::local("open", root, e))?;
+    target::forget_acls(stack.root()).map_err(|e| RepoError::local("prepare", root, e))?;
     let mut restore = Restore {
         repo,
         record,
@@ -76,15 +77,7 @@ pub fn to_dir(
     restore.make_content(stack)?;
     let stack = DirStack::open(root).map_err(|e| RepoError::local("open", root, e))?;
     restore.finish_dirs(stack)?;
-    for wanted in selection.paths() {
-        if !restore.matched.contains(wanted) {
-            let path = crate::repo::entry::display_path(wanted);
-            return Err(RepoError::NoSnapshot(format!(
-                "there is no {path} in snapshot {} of {}",
-                record.id, record.volume
-            )));
-        }
-    }
+    listing::check_matched(selection, &restore.matched, record)?;
     let mut done = restore.done;
     done.problems = restore.problems.take();
     Ok(done)

@@ -140,6 +140,20 @@ pub fn make_special(parent: &DirFd, name: &[u8], entry: &Entry) -> io::Result<()
     Ok(rustix::fs::utimensat(&**parent, &name_c, &times(entry), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+/// Takes the ACLs from the target's root that it has from the folder above or from what was in it before: everything that is made in
+/// it would inherit them. What the snapshot knows of ACLs comes with its entries.
+pub fn forget_acls(root: &DirFd) -> io::Result<()> {
+    use rustix::io::Errno;
+    for name in [c"system.posix_acl_default", c"system.posix_acl_access"] {
+        match rustix::fs::fremovexattr(&**root, name) {
+            // The file system has none.
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Gives an open file or folder the attributes of its entry. The order matters: changing the owner clears set-uid bits and capabilities,
 /// setting attributes changes times.
 pub fn set_attributes(fd: &impl std::os::fd::AsFd, entry: &Entry) -> io::Result<()> {

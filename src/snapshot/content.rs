@@ -307,11 +307,10 @@ impl Shared<'_> {
 }
 
 /// The allocated and the unallocated parts of a file, in order: from, to, whether it is allocated.
+///
+/// Asked of the file system each time: the number of blocks does not tell, because attributes and extents take blocks, too.
 pub fn regions(file: &File, meta: &Meta) -> Vec<(u64, u64, bool)> {
     let size = meta.size;
-    if meta.blocks * 512 >= size {
-        return vec![(0, size, true)];
-    }
     let mut regions = Vec::new();
     let mut at = 0;
     while at < size {
