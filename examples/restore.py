@@ -14,7 +14,8 @@ The output is a POSIX (pax) tar with everything that a volume can hold. As root,
 
     tar -x --numeric-owner --acls --xattrs --xattrs-include='*' -f volume.tar -C DIRECTORY
 
-What is damaged is named on stderr, the rest is restored, and the exit code is 1. Bytes that are lost are zeros in the tar. Every chunk is
+What is damaged is named on stderr, the rest is restored, and the exit code is 1. Bytes that are lost are zeros in the tar. (Of a damaged
+pack in an encrypted repository `age` yields what stands before the damage; voltool itself also reads what stands behind.) Every chunk is
 checked by zstd's checksum and by its place in the pack (and by age, if encrypted); `--verify` also computes every chunk's BLAKE3 id, which
 is slower. Exit codes: 0 done, 1 failed or something is damaged, 2 usage, 10 no repository, 12 wrong key or passphrase.
 """

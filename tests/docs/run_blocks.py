@@ -198,6 +198,8 @@ new_host() {
     docker ps -aq | xargs -r docker rm -f -v >/dev/null
     docker volume ls -q | xargs -r docker volume rm >/dev/null
     rm -rf "$VOLTOOL_STATE_DIR" "$VOLTOOL_CACHE_DIR" "$(dirname "$VOLTOOL_CONFIG")"
+    mkdir "$(dirname "$VOLTOOL_CONFIG")"
+    : >"$VOLTOOL_CONFIG"   # empty: one that is named must be there
 }
 trap 'printf "\\nthe commands in line %s ended with code %s\\n" "$__line" "$?" >&2' ERR
 set -E
