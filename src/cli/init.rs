@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::config::{Config, RepositoryEntry};
+use super::context::{IdentityFile, Source};
 use super::{CliError, Context, Outcome, open, secret};
 use crate::repo::{ChunkerParams, Lock, Repository};
 use crate::store::Store;
@@ -161,7 +162,9 @@ fn locking(ctx: &Context, args: &InitArgs) -> anyhow::Result<Locking> {
         return Ok(Locking { lock: Lock::Recipients(args.recipient.clone()), file: None, kit });
     }
     let file = settings.identity.path.clone();
-    let (recipients, secrets) = match secret::load_identities(&settings.identity)? {
+    // One that was named and is not there is made, as the default one is: that is what `init` is for.
+    let wanted = IdentityFile { path: file.clone(), source: Source::Default };
+    let (recipients, secrets) = match secret::load_identities(&wanted)? {
         // Used as it is, so that one identity can open several repositories.
         Some(loaded) => {
             let secrets: Vec<String> =

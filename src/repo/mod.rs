@@ -9,7 +9,7 @@
 //! | [`session`] | a writer, from its announcement to its commit |
 //! | [`epochs`] | what collectors have decided |
 //! | [`read`] | chunks, by id |
-//! | [`list`] | which snapshots there are |
+//! | [`list`], [`leaves`] | which snapshots there are, and the leaves of one |
 
 pub mod cache;
 pub mod entry;
@@ -18,6 +18,7 @@ pub mod error;
 pub mod id;
 pub mod index;
 pub mod keys;
+pub mod leaves;
 pub mod list;
 mod mmap;
 pub mod monitor;
@@ -27,8 +28,10 @@ pub mod record;
 pub mod seal;
 pub mod session;
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -110,8 +113,14 @@ pub struct RepoConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<String>,
     pub chunker: ChunkerParams,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageReport>,
+}
+
+/// What the probe found is information: a report that this version cannot read is as good as none.
+fn lenient<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<StorageReport>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).ok())
 }
 
 /// Whether objects are encrypted, and how.
@@ -131,6 +140,10 @@ pub struct Repository {
     keys: Keys,
     cache: cache::Cache,
     index: RwLock<index::Index>,
+    /// Packs in which something could not be read: no new snapshot may rely on them.
+    unreadable: Mutex<BTreeSet<index::PackName>>,
+    /// When every pack was asked last, and what was wrong with some.
+    learnt: tokio::sync::Mutex<Option<(Instant, Vec<String>)>>,
     uploads: Arc<Semaphore>,
 }
 
@@ -197,6 +210,10 @@ impl Repository {
         if let Some(feature) = config.features.iter().find(|f| !KNOWN_FEATURES.contains(&f.as_str())) {
             return Err(RepoError::TooNew { url, what: format!("feature {feature:?}") });
         }
+        // It becomes the name of local folders, and this object is nobody's secret.
+        if ulid::Ulid::from_string(&config.id).is_err() {
+            return Err(RepoError::damaged("voltool.json", "its id is no ULID"));
+        }
         if !config.chunker.is_sane() {
             return Err(RepoError::damaged("voltool.json", "its chunker parameters make no sense"));
         }
@@ -251,6 +268,8 @@ impl Repository {
             keys,
             cache,
             index: RwLock::default(),
+            unreadable: Mutex::default(),
+            learnt: tokio::sync::Mutex::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS)),
         })
     }
@@ -282,11 +301,15 @@ impl Repository {
 
     fn read_index(&self) -> std::sync::RwLockReadGuard<'_, index::Index> {
         // A panic while the lock was held leaves the list of segments whole: nothing in it is changed in place.
-        self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write_index(&self) -> std::sync::RwLockWriteGuard<'_, index::Index> {
-        self.index.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unreadable(&self) -> std::sync::MutexGuard<'_, BTreeSet<index::PackName>> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

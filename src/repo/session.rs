@@ -65,9 +65,12 @@ impl Compressor {
     fn compress(&mut self, raw: &[u8]) -> Result<Vec<u8>> {
         let codec = |e: std::io::Error| RepoError::Codec(format!("compression failed: {e}"));
         let frame = self.encoder.compress(raw).map_err(codec)?;
-        self.check.resize(raw.len(), 0);
-        let len = self.decoder.decompress_to_buffer(&frame, &mut self.check[..]).map_err(codec)?;
-        if len != raw.len() || self.check != raw {
+        if self.check.len() < raw.len() {
+            self.check.resize(raw.len(), 0);
+        }
+        let check = &mut self.check[..raw.len()];
+        let len = self.decoder.decompress_to_buffer(&frame, check).map_err(codec)?;
+        if len != raw.len() || check != raw {
             return Err(RepoError::Codec(
                 "a chunk does not decompress to what it was: this machine's memory may be bad".to_owned(),
             ));
@@ -132,6 +135,9 @@ impl Session {
         }
         // What was learnt becomes part of this session's index, so that nobody has to learn it again.
         learnt.retain(|(pack, _)| !epochs.condemned.contains(&pack.name));
+        // What was found unreadable before now is stored again, if it is still there to be read.
+        let mut hidden = epochs.condemned;
+        hidden.extend(repo.unreadable().iter().copied());
         let pending_chunks = learnt.iter().map(|(_, entries)| entries.len()).sum();
         let written = Written { pending: learnt, pending_chunks, sizes: Vec::new() };
         Ok(Session {
@@ -143,7 +149,7 @@ impl Session {
                 failed: Mutex::default(),
                 has_failed: AtomicBool::new(false),
             }),
-            hidden: epochs.condemned,
+            hidden,
             data: Mutex::default(),
             meta: Mutex::default(),
             next_pack: AtomicU32::new(0),
@@ -164,12 +170,13 @@ impl Session {
         &self.shared.repo
     }
 
-    /// Returns whether a snapshot of this session may refer to the chunk: it is in a pack that is not condemned, or was put before.
+    /// Returns whether a snapshot of this session may refer to the chunk: it is in a pack that is neither condemned nor known to be
+    /// unreadable, or was put before.
     pub fn has(&self, id: &ChunkId) -> bool {
         self.shared.repo.has_chunk(id, &self.hidden) || lock(self.shard(id)).contains(id)
     }
 
-    /// Whether some packs are condemned, so that what is carried over from a parent has to be looked up.
+    /// Whether some packs may not be referred to, so that what is carried over from a parent has to be looked up.
     pub fn must_check_parent(&self) -> bool {
         !self.hidden.is_empty()
     }
@@ -286,8 +293,9 @@ impl Session {
             store.delete(&format!("sessions/{name}.json")).await?;
             return Ok(Commit::Fenced);
         }
-        shared.repo.cache.keep_object(&key, &object)?;
-        // Committed. A session object that stays behind is a collector's to clear away, and no reason to call this a failure.
+        // Committed. That the cache is full, or a session object stays behind for a collector to clear away, is no reason to call this a
+        // failure.
+        let _ = shared.repo.cache.keep_object(&key, &object);
         let _ = store.delete(&format!("sessions/{name}.json")).await;
         Ok(Commit::Committed(Box::new(record)))
     }

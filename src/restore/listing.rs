@@ -60,18 +60,6 @@ pub fn check_matched(selection: &Selection, matched: &HashSet<Vec<u8>>, record: 
     }
 }
 
-/// The leaves of a snapshot.
-pub async fn leaves(repo: &Repository, record: &SnapshotRecord) -> Result<Vec<LeafRef>> {
-    let mut leaves = Vec::new();
-    for id in &record.root {
-        let list = repo.meta_chunk(id).await?;
-        for line in list.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
-            leaves.push(serde_json::from_slice(line).map_err(|e| damaged(record, id, e))?);
-        }
-    }
-    Ok(leaves)
-}
-
 /// Whether the leaf at `index` can hold anything that is selected, or a folder on the way there.
 pub fn leaf_wanted(leaves: &[LeafRef], index: usize, selection: &Selection) -> bool {
     if selection.is_all() || index == 0 {

@@ -56,7 +56,7 @@ pub fn to_dir(
 ) -> Result<Restored> {
     let runtime = tokio::runtime::Handle::current();
     monitor.total(record.bytes, record.files);
-    let leaves = runtime.block_on(listing::leaves(repo, record))?;
+    let leaves = runtime.block_on(repo.leaves(record))?;
     let stack = DirStack::open(root).map_err(|e| RepoError::local("open", root, e))?;
     target::forget_acls(stack.root()).map_err(|e| RepoError::local("prepare", root, e))?;
     let mut restore = Restore {

@@ -21,7 +21,7 @@ pub fn verify(repo: &Repository, record: &SnapshotRecord, root: &Path, cancelled
     let root_fd = std::sync::Arc::new(open.map_err(|e| RepoError::local("open", root, e.into()))?);
     let mut differences = Vec::new();
     let mut entries = 0u64;
-    for leaf in runtime.block_on(listing::leaves(repo, record))? {
+    for leaf in runtime.block_on(repo.leaves(record))? {
         for entry in runtime.block_on(listing::entries(repo, record, &leaf.leaf))? {
             if cancelled.load(Ordering::Relaxed) {
                 return Err(RepoError::Interrupted);

@@ -244,7 +244,7 @@ impl Shared<'_> {
     /// Cuts `len` bytes from where `file` stands by their content. Returns how many there were.
     fn cut_cdc(&self, file: &mut File, len: u64, segments: &mut Vec<PendingSegment>) -> io::Result<u64> {
         let max = self.cdc.max();
-        let mut buffer = vec![0; 2 * max];
+        let mut buffer = vec![0; len.min(2 * max as u64) as usize];
         let (mut begin, mut filled, mut read) = (0, 0, 0u64);
         loop {
             while filled - begin < max && read < len {

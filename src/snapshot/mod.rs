@@ -28,7 +28,7 @@ use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
 
-use crate::repo::entry::{Entry, LeafRef};
+use crate::repo::entry::Entry;
 use crate::repo::session::{Commit, Session, TOOL};
 use crate::repo::{Monitor, RepoError, Repository, Result, SnapshotRecord};
 
@@ -194,27 +194,17 @@ pub async fn last_listing(
 async fn rebuild(repo: &Repository, record: &SnapshotRecord, path: &Path) -> Result<()> {
     let header = StateHeader { snapshot: record.id.clone(), scanned: record.time.as_second() };
     let mut writer = StateWriter::create(path, &header)?;
-    for list in &record.root {
-        let list = repo.meta_chunk(list).await?;
-        for leaf in lines::<LeafRef>(&list) {
-            let leaf = repo.meta_chunk(&leaf?.leaf).await?;
-            for line in leaf.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
-                let entry: Entry = serde_json::from_slice(line).map_err(|e| RepoError::damaged("a leaf", e))?;
-                let mut stamp = Stamp::remembered(&entry);
-                if entry.bad.is_some() {
-                    stamp.inode = 0;
-                    stamp.ctime = (i64::MIN, 0);
-                }
-                writer.add(&entry.path(), &stamp, line)?;
+    for leaf in repo.leaves(record).await? {
+        let leaf = repo.meta_chunk(&leaf.leaf).await?;
+        for line in leaf.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+            let entry: Entry = serde_json::from_slice(line).map_err(|e| RepoError::damaged("a leaf", e))?;
+            let mut stamp = Stamp::remembered(&entry);
+            if entry.bad.is_some() {
+                stamp.inode = 0;
+                stamp.ctime = (i64::MIN, 0);
             }
+            writer.add(&entry.path(), &stamp, line)?;
         }
     }
     writer.finish()
-}
-
-fn lines<'a, T: serde::Deserialize<'a>>(ndjson: &'a [u8]) -> impl Iterator<Item = Result<T>> {
-    ndjson
-        .split(|b| *b == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_slice(line).map_err(|e| RepoError::damaged("a list of leaves", e)))
 }
