@@ -104,7 +104,12 @@ pub(super) async fn run<T>(
         ui.note("interrupted: putting things in order; once more to stop at once");
         tokio::select! {
             // It may have been done before it noticed: then it was not interrupted.
-            result = &mut command => if let Ok(done) = result { return Ok(done) },
+            result = &mut command => match result {
+                Ok(done) => return Ok(done),
+                Err(e) if super::error::judge(&e).kind == Kind::Interrupted => return Err(e),
+                // It could not put everything in order: that is worth more than that it was interrupted.
+                Err(e) => return Err(e.context(interrupt.error())),
+            },
             () = signals.next() => {}
         }
     }

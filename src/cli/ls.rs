@@ -117,7 +117,7 @@ async fn look(
     why_none: &str,
 ) -> anyhow::Result<Row> {
     let name = open::engine_name(ctx, engine);
-    let newest = records.iter().filter(|r| r.engine == name && r.volume == volume.name).next_back();
+    let newest = records.iter().rfind(|r| r.engine == name && r.volume == volume.name);
     let mut row = Row {
         volume: volume.clone(),
         size_bytes: None,

@@ -13,7 +13,7 @@ use super::snapshot_ref::{self, SnapshotRef};
 use super::ui::format;
 use super::{CliError, Context, Kind, Outcome, open};
 use crate::docker::Engine;
-use crate::inventory::{Inventory, readable_root};
+use crate::inventory::{Inventory, VolumeInfo, bound_folder, readable_root};
 use crate::repo::{FileProblem, Monitor, Repository, SnapshotRecord, SourceKind, VolumeDefinition};
 use crate::restore::replace::{Replaced, Staging, is_empty};
 use crate::restore::{self, Restored, Selection};
@@ -171,8 +171,10 @@ async fn to_folder(
     }
     let root =
         std::fs::canonicalize(dir).map_err(|e| CliError::failed(format!("cannot read {}: {e}", dir.display())))?;
+    // What is half done is taken away, also after a signal.
+    ctx.interrupt.finish_yourself(true);
     let result = fill(ctx, repo, record, &root, &dir.display().to_string(), args).await;
-    match result {
+    let result = match result {
         Ok((row, replaced)) => {
             discard(ctx, replaced);
             Ok(row)
@@ -183,7 +185,9 @@ async fn to_folder(
             }
             Err(e)
         }
-    }
+    };
+    ctx.interrupt.finish_yourself(false);
+    result
 }
 
 async fn to_volume(
@@ -194,22 +198,89 @@ async fn to_volume(
     name: &str,
     args: &RestoreArgs,
 ) -> anyhow::Result<Row> {
-    if engine.volume(name).await?.is_none() {
-        let plain = VolumeDefinition {
-            name: name.to_owned(),
-            driver: "local".to_owned(),
-            labels: BTreeMap::new(),
-            options: BTreeMap::new(),
-            anonymous: false,
-        };
-        let definition = record.docker.as_ref().map_or(plain, |docker| docker.volume.clone());
+    let made = engine.volume(name).await?.is_none();
+    if made {
+        let definition = definition_for(record, name);
         engine.create_volume(name, &definition.driver, &definition.labels, &definition.options).await?;
         ctx.ui.detail(&format!("created volume {name} with driver {}", definition.driver));
     }
     let inventory = Inventory::scan(engine).await?;
     let volume = inventory.volume(name).ok_or_else(|| CliError::failed(format!("the engine has no volume {name}")))?;
+    if made {
+        make_bound_folder(ctx, volume, engine)?;
+    }
+    // If this fails, a volume that was made here stays: its content is where only a container's start makes it visible.
     let root = readable_root(volume, engine)?;
-    if !args.replace && !is_empty(&root)? {
+    // From here on something has to be put in order, also after a signal.
+    ctx.interrupt.finish_yourself(true);
+    let result = into_volume(ctx, repo, engine, record, &inventory, volume, &root, args).await;
+    if made && result.is_err() {
+        take_away(ctx, engine, volume, &root).await;
+    }
+    ctx.interrupt.finish_yourself(false);
+    result
+}
+
+/// The definition of the volume that is made for a snapshot. Under its own name it is the one that it had. Another name is another
+/// volume: it must not be a second way to the same folder or share, not belong to the Compose project, which removes what is its own, and
+/// not be anonymous, for then `docker volume prune` would remove it.
+fn definition_for(record: &SnapshotRecord, name: &str) -> VolumeDefinition {
+    let plain = VolumeDefinition {
+        name: name.to_owned(),
+        driver: "local".to_owned(),
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
+        anonymous: false,
+    };
+    let mut definition = record.docker.as_ref().map_or(plain, |docker| docker.volume.clone());
+    if definition.name != name {
+        definition.labels.retain(|label, _| !label.starts_with("com.docker."));
+        if definition.driver == "local" {
+            definition.options.clear();
+        }
+    }
+    definition
+}
+
+/// Makes the folder that a volume is bound to (`-o o=bind -o device=/srv/www`), if the volume is new and the folder is not there, as on a
+/// host that is set up anew: the engine does not make it, and no container could start.
+fn make_bound_folder(ctx: &Context, volume: &VolumeInfo, engine: &Engine) -> anyhow::Result<()> {
+    let Some(folder) = bound_folder(volume).filter(|_| engine.is_local()) else { return Ok(()) };
+    if matches!(std::fs::symlink_metadata(folder), Err(e) if e.kind() == std::io::ErrorKind::NotFound) {
+        std::fs::create_dir_all(folder).map_err(|e| {
+            CliError::failed(format!(
+                "cannot create {}, which volume {} is bound to: {e}",
+                folder.display(),
+                volume.name
+            ))
+        })?;
+        ctx.ui.detail(&format!("created {}, which volume {} is bound to", folder.display(), volume.name));
+    }
+    Ok(())
+}
+
+/// Takes away a volume that was made for a restore that failed: an application would take an empty volume for a new beginning.
+async fn take_away(ctx: &Context, engine: &Engine, volume: &VolumeInfo, root: &Path) {
+    // Other drivers may have had content of that name before the engine knew of it.
+    let ours = volume.driver == "local" && (bound_folder(volume).is_some() || is_empty(root).unwrap_or(false));
+    if ours && let Err(e) = engine.remove_volume(&volume.name).await {
+        ctx.ui.warn(&format!("volume {} was made, and is empty: {e}", volume.name));
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn into_volume(
+    ctx: &Context,
+    repo: &Arc<Repository>,
+    engine: &Engine,
+    record: &Arc<SnapshotRecord>,
+    inventory: &Inventory,
+    volume: &VolumeInfo,
+    root: &Path,
+    args: &RestoreArgs,
+) -> anyhow::Result<Row> {
+    let name = &volume.name;
+    if !args.replace && !is_empty(root)? {
         return Err(CliError::new(Kind::Refused, format!("volume {name} has content"))
             .hint("--replace puts the snapshot in its place, and keeps the old content until the new one is verified")
             .hint(format!("--to {name}-restored restores beside it"))
@@ -217,7 +288,7 @@ async fn to_volume(
     }
     let running: Vec<_> = inventory.users_of(volume).into_iter().filter(|c| c.is_running()).cloned().collect();
     if running.is_empty() {
-        let (row, replaced) = fill(ctx, repo, record, &root, name, args).await?;
+        let (row, replaced) = fill(ctx, repo, record, root, name, args).await?;
         discard(ctx, replaced);
         return Ok(row);
     }
@@ -227,8 +298,6 @@ async fn to_volume(
             .hint("--stop-containers stops them and starts them again afterwards")
             .into());
     }
-    // From here on something has to be put back in order, also after a signal.
-    ctx.interrupt.finish_yourself(true);
     let mut stopped = Vec::new();
     let mut stop_failure = None;
     for container in &running {
@@ -242,7 +311,7 @@ async fn to_volume(
     }
     let filled = match stop_failure {
         Some(e) => Err(e.into()),
-        None => fill(ctx, repo, record, &root, name, args).await,
+        None => fill(ctx, repo, record, root, name, args).await,
     };
     let mut not_started = Vec::new();
     for container in stopped.iter().rev() {
@@ -250,7 +319,6 @@ async fn to_volume(
             not_started.push(format!("{} ({e})", container.name));
         }
     }
-    ctx.interrupt.finish_yourself(false);
     let (row, replaced) = match (filled, not_started.is_empty()) {
         (Ok(filled), true) => filled,
         (Ok((_, replaced)), false) => {

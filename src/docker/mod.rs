@@ -139,6 +139,16 @@ impl Engine {
         transport::decode(&self.call(call, &action).await?, &action, &self.endpoint)
     }
 
+    /// Removes a volume, with its content if its driver keeps it. The engine refuses while a container refers to it.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::NotFound`] if there is no such volume; [`EngineErrorKind::Conflict`] if it is in use.
+    pub async fn remove_volume(&self, name: &str) -> Result<()> {
+        let path = format!("/volumes/{}", encode(name));
+        let call = Call { method: "DELETE", ..Call::get(&path) };
+        self.call(call, &format!("remove volume {name} on")).await.map(drop)
+    }
+
     /// Lists every container, running or not, each with its whole definition, in the engine's order (newest first). One that
     /// is removed meanwhile is left out.
     ///

@@ -164,17 +164,21 @@ fn content_root(volume: &VolumeInfo, mounted: impl Fn(&Path) -> io::Result<bool>
     if is_mounted {
         return Ok(mountpoint);
     }
-    if let Some(device) = device {
-        let bind = flags.split(',').any(|flag| matches!(flag.trim(), "bind" | "rbind"));
-        if bind && device.starts_with('/') {
-            return Ok(PathBuf::from(device));
-        }
+    if let Some(folder) = bound_folder(volume) {
+        return Ok(folder.to_owned());
     }
     let what = match (fstype, device) {
         (Some(fstype), Some(device)) => format!("{fstype} {device}"),
         (one, other) => one.or(other).unwrap_or(flags).to_owned(),
     };
     Err(AccessError::NotMounted { volume: volume.name.clone(), what })
+}
+
+/// The folder that a volume of the driver `local` is bound to by its options, whether or not it is there.
+pub fn bound_folder(volume: &VolumeInfo) -> Option<&Path> {
+    let bind = volume.options.get("o")?.split(',').any(|flag| matches!(flag.trim(), "bind" | "rbind"));
+    let device = volume.options.get("device").filter(|device| device.starts_with('/'))?;
+    (bind && volume.driver == "local").then(|| Path::new(device.as_str()))
 }
 
 fn reason_of(error: &io::Error) -> String {

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::docker::model::Mount;
 use crate::docker::{Container, Engine, Result, Volume};
 
-pub use access::{AccessError, readable_root};
+pub use access::{AccessError, bound_folder, readable_root};
 pub use kind::Kind;
 
 /// The label that Docker Compose puts on what belongs to a project.
