@@ -4,7 +4,7 @@
 //! <cache folder>/<repository id>/
 //!   keys/<ulid>.age              as stored (still locked)
 //!   snapshots/<source>/<id>.json as stored (still encrypted)
-//!   gc/…                         as stored
+//!   gc/…                         as stored, then BLAKE3 of it: nothing in it would show that it was changed
 //!   index/<name>.idx             the segment's plain bytes, then BLAKE3 of them: mapped into memory
 //!   meta/<2 digits>/<chunk id>   the zstd frame of a metadata chunk; the id checks it
 //!   packs/…                      (reserved for data packs)
@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::ChunkId;
+use super::entry::check_path;
 use super::error::{RepoError, Result};
 use super::mmap::Mapped;
 
@@ -39,17 +40,35 @@ impl Cache {
 
     /// Returns a cached object, if it is there. The caller checks what it gets.
     pub fn object(&self, key: &str) -> Option<Bytes> {
-        fs::read(self.root.join(key)).ok().map(Bytes::from)
+        fs::read(self.path(key)?).ok().map(Bytes::from)
     }
 
     /// Keeps an object.
     pub fn keep_object(&self, key: &str, data: &[u8]) -> Result<()> {
-        self.write(&self.root.join(key), &[data])
+        self.path(key).map_or(Ok(()), |path| self.write(&path, &[data]))
     }
 
     /// Forgets an object, because it turned out to be damaged.
     pub fn drop_object(&self, key: &str) {
-        let _ = fs::remove_file(self.root.join(key));
+        let _ = self.path(key).map(fs::remove_file);
+    }
+
+    /// Returns a cached object that was kept with its checksum, if it is there and undamaged.
+    pub fn checked_object(&self, key: &str) -> Option<Bytes> {
+        let mut data = self.object(key)?;
+        let sum = data.split_off(data.len().checked_sub(32)?);
+        (blake3::hash(&data).as_bytes()[..] == sum[..]).then_some(data)
+    }
+
+    /// Keeps an object that cannot be checked by what is in it.
+    pub fn keep_checked_object(&self, key: &str, data: &[u8]) -> Result<()> {
+        self.path(key).map_or(Ok(()), |path| self.write(&path, &[data, blake3::hash(data).as_bytes()]))
+    }
+
+    /// Where the object of that key is kept. `None` for a key that could lead out of the cache: keys come from a storage that others can
+    /// write to.
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        (key != "." && check_path(key.as_bytes())).then(|| self.root.join(key))
     }
 
     /// Maps a segment of the index, if it is there and undamaged.

@@ -40,24 +40,26 @@ impl Repository {
         let mut epochs = Epochs::default();
         for object in self.store.list("gc/").await? {
             let key = &object.key;
-            let data = match self.cache.object(key).filter(|d| d.len() as u64 == object.size) {
-                Some(data) => data,
-                None => {
-                    let data = self.store.get(key).await?;
-                    self.cache.keep_object(key, &data)?;
-                    data
-                }
+            let cached = self.cache.checked_object(key).filter(|d| d.len() as u64 == object.size);
+            let data = match &cached {
+                Some(data) => data.clone(),
+                None => self.store.get(key).await?,
             };
-            let damaged = |e: serde_json::Error| {
-                self.cache.drop_object(key);
-                RepoError::damaged(key.as_str(), e)
-            };
+            // An epoch that is not understood in every part cannot be passed over: what it condemns will be gone.
+            let damaged = |e: serde_json::Error| RepoError::damaged(key.as_str(), e);
             if key.ends_with(".decided") {
                 let decision: Decision = serde_json::from_slice(&data).map_err(damaged)?;
                 epochs.rejected.extend(decision.rejected);
             } else if key.ends_with(".json") {
                 let epoch: Epoch = serde_json::from_slice(&data).map_err(damaged)?;
-                epochs.condemned.extend(epoch.condemned.iter().filter_map(|key| PackName::from_key(key)));
+                for pack in &epoch.condemned {
+                    let name = PackName::from_key(pack).filter(|name| name.key() == *pack);
+                    let no_pack = || RepoError::damaged(key.as_str(), format!("{pack:?} is not the name of a pack"));
+                    epochs.condemned.insert(name.ok_or_else(no_pack)?);
+                }
+            }
+            if cached.is_none() {
+                self.cache.keep_checked_object(key, &data)?;
             }
         }
         Ok(epochs)

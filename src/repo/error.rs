@@ -97,6 +97,17 @@ impl RepoError {
         RepoError::Damaged { key: key.into(), reason: reason.to_string() }
     }
 
+    /// Whether one object is damaged, cut off or gone, while the storage and everything else may be well: what does not need that object
+    /// goes on.
+    pub fn is_about_one_object(&self) -> bool {
+        use crate::store::ErrorKind::{Integrity, NotFound};
+        match self {
+            RepoError::Damaged { .. } | RepoError::MissingChunk { .. } => true,
+            RepoError::Store(e) => matches!(e.kind, NotFound | Integrity),
+            _ => false,
+        }
+    }
+
     /// A local file that could not be used.
     pub fn local(action: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
         RepoError::Local { action, path: path.display().to_string(), source }

@@ -48,7 +48,7 @@ impl Repository {
                 Ok(Some(record)) => found.records.push(Arc::new(record)),
                 // Removed between the listing and now: someone collects.
                 Ok(None) => {}
-                Err(e @ RepoError::Damaged { .. }) => found.damaged.push(e),
+                Err(e) if e.is_about_one_object() => found.damaged.push(e),
                 Err(e) => return Err(e),
             }
         }

@@ -1,7 +1,9 @@
 //! Reading: the index, packs, and chunks by their id.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::Read;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -16,11 +18,16 @@ const PARALLEL: usize = 16;
 const MERGE_ABOVE: usize = 12;
 /// How much of a pack's end is asked for to find its table: enough for about 1,400 chunks.
 const TAIL: u64 = 64 * 1024;
+/// No table and no frame of a pack comes near this length; more than that is damage, or meant to fill the memory.
+const MAX_RANGE: u64 = 64 << 20;
+/// The packs are not asked again within this time what no index tells, however many chunks are missing.
+const LEARN_AGAIN: Duration = Duration::from_secs(10);
 
 impl Repository {
     /// Brings the index up to date: one LIST, and a GET for each segment that is not in the cache. Damaged segments are left out and
     /// returned; what they told is found again in the packs when it is needed.
     pub async fn load_index(&self) -> Result<Vec<RepoError>> {
+        *self.learnt.lock().await = None;
         let keys: Vec<String> = self.store.list("index/").await?.into_iter().map(|o| o.key).collect();
         let names: Vec<String> = keys.iter().filter_map(|k| segment_name(k)).map(str::to_owned).collect();
         if let Some(merged) = self.open_merged(&names)? {
@@ -34,7 +41,7 @@ impl Repository {
             match result {
                 Ok(Some(segment)) => segments.push(segment),
                 Ok(None) => {}
-                Err(e @ RepoError::Damaged { .. }) => damaged.push(e),
+                Err(e) if e.is_about_one_object() => damaged.push(e),
                 Err(e) => return Err(e),
             }
         }
@@ -79,7 +86,15 @@ impl Repository {
             Err(e) => return Err(e.into()),
         };
         let compressed = self.keys.sealer.open(&key, sealed)?;
-        let plain = zstd::stream::decode_all(&compressed[..]).map_err(|e| RepoError::damaged(key.as_str(), e))?;
+        // Most of a segment are ids, which do not compress: one that grows more than this was made to fill the memory.
+        let limit = 16 * compressed.len() as u64 + (1 << 20);
+        let mut plain = Vec::new();
+        zstd::stream::read::Decoder::new(&compressed[..])
+            .and_then(|decoder| decoder.take(limit + 1).read_to_end(&mut plain))
+            .map_err(|e| RepoError::damaged(key.as_str(), e))?;
+        if plain.len() as u64 > limit {
+            return Err(RepoError::damaged(key, "no index compresses that well"));
+        }
         let segment = Segment::open(name, self.cache.keep_segment(name, &plain)?)?;
         Ok(Some(segment))
     }
@@ -123,7 +138,7 @@ impl Repository {
             match result {
                 Ok(Some(table)) => learnt.push(table),
                 Ok(None) => {}
-                Err(e @ RepoError::Damaged { .. }) => damaged.push(e),
+                Err(e) if e.is_about_one_object() => damaged.push(e),
                 Err(e) => return Err(e),
             }
         }
@@ -181,6 +196,9 @@ impl Repository {
     /// Reads `len` bytes of a pack's content from `offset`.
     pub async fn read_range(&self, pack: &PackInfo, offset: u64, len: u64) -> Result<Bytes> {
         let key = pack.name.key();
+        if len > MAX_RANGE {
+            return Err(RepoError::damaged(key, format!("its index claims {len} bytes in one piece")));
+        }
         let (at, n) = self.keys.sealer.stored_range(pack.header.len(), offset, len);
         let n = n.min(pack.size.saturating_sub(at));
         let stored = self.store.get_range(&key, at, n).await?;
@@ -211,13 +229,33 @@ impl Repository {
     /// Reads one data or metadata chunk from the repository, wherever a good copy is.
     pub async fn read_chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
         let mut failures = Vec::new();
-        for location in self.locate_or_learn(id).await? {
-            match self.read_at(&location).await {
-                Ok(raw) => return Ok(raw),
-                Err(e) => failures.push(e),
+        let mut locations = self.locate_or_learn(id).await?;
+        let mut tried = HashSet::new();
+        for only_known in [true, false] {
+            if !only_known {
+                // A pack that no index tells about may hold another copy.
+                self.learn_all().await?;
+                locations = self.locate(id);
+            }
+            for location in &locations {
+                if !tried.insert((location.pack.name, location.entry.offset)) {
+                    continue;
+                }
+                match self.read_at(location).await {
+                    Ok(raw) => return Ok(raw),
+                    Err(e) => failures.push(self.note_unreadable(&location.pack, e)),
+                }
             }
         }
         Err(missing(*id, failures))
+    }
+
+    /// Remembers that something in the pack cannot be read, if that is what the error says.
+    fn note_unreadable(&self, pack: &PackInfo, error: RepoError) -> RepoError {
+        if error.is_about_one_object() {
+            self.unreadable().insert(pack.name);
+        }
+        error
     }
 
     async fn read_at(&self, location: &Location) -> Result<Vec<u8>> {
@@ -238,7 +276,7 @@ impl Repository {
             let read = self.read_range(&location.pack, offset, len).await;
             match read.and_then(|content| self.decode_chunk(&location, &content, offset, None)) {
                 Ok(raw) => return Ok(raw),
-                Err(e) => failures.push(e),
+                Err(e) => failures.push(self.note_unreadable(&location.pack, e)),
             }
         }
         Err(missing(*id, failures))
@@ -250,19 +288,33 @@ impl Repository {
         if !found.is_empty() {
             return Ok(found);
         }
-        let (_, damaged) = self.learn_packs("packs/").await?;
+        let damaged = self.learn_all().await?;
         let found = self.locate(id);
         if found.is_empty() {
-            return Err(missing(*id, damaged));
+            return Err(missing_because(*id, damaged));
         }
         Ok(found)
+    }
+
+    /// Learns from every pack what no index tells, unless that was done a moment ago. Returns what was wrong with some packs.
+    async fn learn_all(&self) -> Result<Vec<String>> {
+        let mut learnt = self.learnt.lock().await;
+        if let Some((when, damaged)) = &*learnt
+            && when.elapsed() < LEARN_AGAIN
+        {
+            return Ok(damaged.clone());
+        }
+        let damaged: Vec<String> = self.learn_packs("packs/").await?.1.iter().map(ToString::to_string).collect();
+        *learnt = Some((Instant::now(), damaged.clone()));
+        Ok(damaged)
     }
 
     /// Reads a metadata chunk: from the cache, or with its whole pack, because its neighbours are wanted next.
     pub async fn meta_chunk(&self, id: &ChunkId) -> Result<Bytes> {
         if let Some(frame) = self.cache.chunk(id) {
             // The frame holds the content's size; the id checks the content.
-            let raw = zstd::stream::decode_all(&frame[..]).ok().filter(|raw| self.keys.chunk_id(raw) == *id);
+            let raw = zstd::bulk::decompress(&frame, pack::MAX_CHUNK).ok();
+            let raw = raw.filter(|raw| self.keys.chunk_id(raw) == *id);
             if let Some(raw) = raw {
                 return Ok(raw.into());
             }
@@ -272,7 +324,7 @@ impl Repository {
         for location in self.locate_or_learn(id).await? {
             match self.meta_pack(&location.pack, id).await {
                 Ok(raw) => return Ok(raw),
-                Err(e) => failures.push(e),
+                Err(e) => failures.push(self.note_unreadable(&location.pack, e)),
             }
         }
         // A pack that is damaged elsewhere may still hold this chunk.
@@ -291,7 +343,7 @@ impl Repository {
                 continue;
             }
             let id = entry.id;
-            let frame = plain.get(entry.offset as usize..(entry.offset + entry.len) as usize);
+            let frame = plain.get(entry.offset as usize..entry.offset as usize + entry.len as usize);
             let Some(frame) = frame else { continue };
             if id == *wanted {
                 let location = Location { pack: pack.clone(), entry };
@@ -308,20 +360,25 @@ impl Repository {
     }
 }
 
-/// The error for a chunk that could not be read: the most telling failure names the object.
-fn missing(id: ChunkId, failures: Vec<RepoError>) -> RepoError {
-    let mut said = HashSet::new();
-    let reasons: Vec<String> =
-        failures.iter().map(ToString::to_string).filter(|r| said.insert(r.clone())).take(3).collect();
-    match (failures.into_iter().next(), reasons.is_empty()) {
-        (Some(e @ RepoError::Store(_)), _) => e,
-        (_, true) => RepoError::MissingChunk { id, reason: "no pack holds it".to_owned() },
-        _ => RepoError::MissingChunk { id, reason: reasons.join("; ") },
+/// The error for a chunk that could not be read. A storage that does not answer is no damage, and is what is said first.
+fn missing(id: ChunkId, mut failures: Vec<RepoError>) -> RepoError {
+    if let Some(at) = failures.iter().position(|e| !e.is_about_one_object()) {
+        return failures.swap_remove(at);
     }
+    missing_because(id, failures.iter().map(ToString::to_string).collect())
+}
+
+fn missing_because(id: ChunkId, mut reasons: Vec<String>) -> RepoError {
+    let mut said = HashSet::new();
+    reasons.retain(|reason| said.insert(reason.clone()));
+    reasons.truncate(3);
+    let reason = if reasons.is_empty() { "no pack holds it".to_owned() } else { reasons.join("; ") };
+    RepoError::MissingChunk { id, reason }
 }
 
 fn segment_name(key: &str) -> Option<&str> {
-    key.strip_prefix("index/")?.strip_suffix(".idx")
+    // It becomes a file name in the cache, so nothing else than what voltool writes is taken.
+    key.strip_prefix("index/")?.strip_suffix(".idx").filter(|name| ulid::Ulid::from_string(name).is_ok())
 }
 
 fn merged_name(names: &[String]) -> String {
