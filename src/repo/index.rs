@@ -135,6 +135,7 @@ impl Segment {
         let in_range = |row: &[u8]| {
             u32::from_le_bytes([row[32], row[33], row[34], row[35]]) < packs.len() as u32
                 && ChunkKind::from_number(row[48]).is_some()
+                && row[49] & !FLAG_DELTA == 0
         };
         if !table.chunks_exact(ROW).all(in_range) {
             return Err(damaged());

@@ -138,6 +138,9 @@ fn table_from_end(tail: &[u8]) -> Option<Vec<PackEntry>> {
     for _ in 0..rows {
         let row = frame.get(at..at + ROW)?;
         at += ROW;
+        if row[45] & !FLAG_DELTA != 0 {
+            return None;
+        }
         let base = if row[45] & FLAG_DELTA != 0 {
             let base = frame.get(at..at + 32)?;
             at += 32;
@@ -188,6 +191,9 @@ fn chunk_header(pack: &[u8], at: usize) -> Option<PackEntry> {
     }
     let payload = pack.get(at + 8..at + 8 + u32_at(pack, at + 4)? as usize)?;
     let flags = *payload.get(41)?;
+    if flags & !FLAG_DELTA != 0 {
+        return None;
+    }
     let base = if flags & FLAG_DELTA != 0 { Some(ChunkId(payload.get(42..74)?.try_into().ok()?)) } else { None };
     let offset = at + 8 + payload.len();
     if u32_at(pack, offset)? != ZSTD_MAGIC {

@@ -78,7 +78,7 @@ pub fn leaf_wanted(leaves: &[LeafRef], index: usize, selection: &Selection) -> b
 /// The entries of one leaf, checked: paths that could lead out of the target are refused, because the repository may be hostile.
 pub async fn entries(repo: &Repository, record: &SnapshotRecord, leaf: &ChunkId) -> Result<Vec<Entry>> {
     let data = repo.meta_chunk(leaf).await?;
-    let mut entries = Vec::new();
+    let mut entries: Vec<Entry> = Vec::new();
     for line in data.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
         let entry: Entry = serde_json::from_slice(line).map_err(|e| damaged(record, leaf, e))?;
         if !check_path(&entry.path()) {
@@ -88,6 +88,10 @@ pub async fn entries(repo: &Repository, record: &SnapshotRecord, leaf: &ChunkId)
                 leaf,
                 format!("it names the path {path:?}, which could lead out of the target"),
             ));
+        }
+        if entries.last().is_some_and(|last| compare_paths(&last.path(), &entry.path()).is_ge()) {
+            let path = display_path(&entry.path());
+            return Err(damaged(record, leaf, format!("{path:?} stands where it does not belong in the order")));
         }
         entries.push(entry);
     }
