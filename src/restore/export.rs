@@ -43,7 +43,7 @@ pub fn to_tar(
         monitor,
     };
     monitor.total(record.bytes, record.files);
-    let leaves = runtime.block_on(listing::leaves(repo, record))?;
+    let leaves = runtime.block_on(repo.leaves(record))?;
     let mut matched = HashSet::new();
     for index in 0..leaves.len() {
         if !listing::leaf_wanted(&leaves, index, selection) {
@@ -95,7 +95,17 @@ impl<W: Write> Export<'_, W> {
         }
         for xattr in &entry.xattrs {
             match std::str::from_utf8(&xattr.name) {
-                Ok(name) => pax.push((format!("SCHILY.xattr.{name}"), xattr.value.clone())),
+                Ok(name) => {
+                    // With `--acls` GNU tar reads ACLs only in this form, without it only as attributes.
+                    if let Some(which) = name.strip_prefix("system.posix_acl_")
+                        && let Some(text) = acl_text(&xattr.value)
+                    {
+                        pax.push((format!("SCHILY.acl.{which}"), text.into_bytes()));
+                    }
+                    // A keyword ends at the first `=`; this is how GNU tar writes and reads it.
+                    let name = name.replace('%', "%25").replace('=', "%3D");
+                    pax.push((format!("SCHILY.xattr.{name}"), xattr.value.clone()));
+                }
                 Err(_) => self.problem(&path, "an attribute whose name is not UTF-8 has no place in a tar"),
             }
         }
@@ -230,6 +240,29 @@ fn pax_time((seconds, nanos): (i64, u32)) -> String {
         return format!("{seconds}.{nanos:09}");
     }
     format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanos)
+}
+
+/// A POSIX ACL as text, from the bytes of its attribute (`linux/posix_acl_xattr.h`: a version, then tag, permissions and id of each
+/// entry). `None` if it is not one.
+fn acl_text(value: &[u8]) -> Option<String> {
+    let entries = value.strip_prefix(&2u32.to_le_bytes())?;
+    let mut texts = Vec::new();
+    for entry in entries.chunks(8) {
+        let &[t0, t1, p0, _, i0, i1, i2, i3] = entry else { return None };
+        let id = u32::from_le_bytes([i0, i1, i2, i3]);
+        let who = match u16::from_le_bytes([t0, t1]) {
+            0x01 => "user:".to_owned(),
+            0x02 => format!("user:{id}"),
+            0x04 => "group:".to_owned(),
+            0x08 => format!("group:{id}"),
+            0x10 => "mask:".to_owned(),
+            0x20 => "other:".to_owned(),
+            _ => return None,
+        };
+        let bit = |bit: u8, letter: char| if p0 & bit == 0 { '-' } else { letter };
+        texts.push(format!("{who}:{}{}{}", bit(4, 'r'), bit(2, 'w'), bit(1, 'x')));
+    }
+    Some(texts.join(","))
 }
 
 struct SparseMap {

@@ -1,7 +1,9 @@
 //! What the tests share: an S3 server in the process, and private Docker engines.
 //!
 //! Each test binary includes this with `mod support;` and uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
+pub mod cli;
 pub mod engine;
+pub mod host;
 pub mod mem_s3;
