@@ -176,7 +176,6 @@ async fn look(
         None => row.reason = "no snapshot".to_owned(),
         Some(record) => {
             row.changed = Some(differing);
-            let since = newest.map_or(record.id.as_str(), |newest| newest.id.as_str());
             if differing > 0 {
                 row.reason = format!(
                     "{} changed since snapshot {}, {} to be stored",
@@ -189,7 +188,7 @@ async fn look(
                     format!("snapshot {} has {}", record.id, format::counted(record.errors.len() as u64, "problem"));
             } else {
                 row.at_risk = false;
-                row.reason = format!("unchanged since snapshot {since}");
+                row.reason = format!("unchanged since snapshot {}", record.id);
             }
         }
     }
