@@ -66,6 +66,8 @@ pub struct BackupArgs {
 
 /// Volumes at once, if nobody says otherwise: one is compared while another is compressed.
 const PARALLEL: usize = 2;
+/// Each volume at work fills a pack of data and one of metadata, and has compressors of its own.
+const PER_VOLUME: u64 = 64 << 20;
 /// The label that takes a volume out of `voltool backup` without names.
 const ENABLE_LABEL: &str = "voltool.enable";
 
@@ -107,6 +109,7 @@ pub async fn run(ctx: &Context, args: BackupArgs) -> anyhow::Result<Outcome> {
         cancelled: Arc::default(),
     };
     let parallel = args.parallel.map(NonZeroUsize::get).or(ctx.settings.parallel).unwrap_or(PARALLEL);
+    let parallel = parallel.min((ctx.settings.memory / PER_VOLUME) as usize);
     let Plan { sources, mut failures } = plan;
     let (repo, options) = (&repo, &options);
     let jobs = sources.iter().map(|source| async move { (source, back_up(ctx, repo, source, options).await) });

@@ -31,7 +31,7 @@ fn every_key_is_read() {
         [backup]
         exclude = ["*.tmp", "cache/**"]
         parallel = 3
-        memory = "64MiB"
+        memory = "192MiB"
         [cache]
         dir = "/c"
         max_size = 1024
@@ -48,7 +48,7 @@ fn every_key_is_read() {
     assert_eq!(config.engine_host.as_deref(), Some("unix:///run/docker.sock"));
     assert_eq!(config.engine_name.as_deref(), Some("db-host"));
     assert_eq!(config.backup_exclude, ["*.tmp", "cache/**"]);
-    assert_eq!((config.backup_parallel, config.backup_memory), (Some(3), Some(64 << 20)));
+    assert_eq!((config.backup_parallel, config.backup_memory), (Some(3), Some(192 << 20)));
     assert_eq!((config.cache_dir.as_deref(), config.cache_max_size), (Some(Path::new("/c")), Some(1024)));
     assert!(config.state_dir.expect("read").ends_with("state"));
 }

@@ -23,8 +23,9 @@ use crate::store::{S3Options, StoreUrl};
 /// The byte budget for one run if nothing else is said.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
 
-/// The smallest byte budget: a pack is about 16 MiB, and one is filled while another is written.
-pub const MIN_MEMORY: u64 = 32 << 20;
+/// The smallest byte budget. A pack of 16 MiB is filled while another is sealed and a third one is on its way, beside content, the
+/// compressors, and the program itself.
+pub const MIN_MEMORY: u64 = 128 << 20;
 
 /// Where the system's configuration is.
 const SYSTEM_CONFIG: &str = "/etc/voltool/config.toml";

@@ -17,12 +17,12 @@ fn resolved(line: &[&str], env: &Environment, config: &str) -> Settings {
 
 #[test]
 fn flag_then_environment_then_configuration_then_default() {
-    let config = "repo = '/config'\n[cache]\ndir = '/config-cache'\n[backup]\nmemory = '64MiB'\n";
+    let config = "repo = '/config'\n[cache]\ndir = '/config-cache'\n[backup]\nmemory = '192MiB'\n";
     let env = Environment::with(true, &[("VOLTOOL_REPO", "/env"), ("VOLTOOL_CACHE_DIR", "/env-cache")]);
     let none = Environment::with(true, &[]);
 
-    let s = resolved(&["--repo", "/flag", "--cache-dir", "/flag-cache", "--memory", "32MiB"], &env, config);
-    assert_eq!((s.repo.as_deref(), s.cache_dir.to_str(), s.memory), (Some("/flag"), Some("/flag-cache"), 32 << 20));
+    let s = resolved(&["--repo", "/flag", "--cache-dir", "/flag-cache", "--memory", "160MiB"], &env, config);
+    assert_eq!((s.repo.as_deref(), s.cache_dir.to_str(), s.memory), (Some("/flag"), Some("/flag-cache"), 160 << 20));
     let s = resolved(&[], &env, config);
     assert_eq!((s.repo.as_deref(), s.cache_dir.to_str(), s.memory), (Some("/env"), Some("/env-cache"), 64 << 20));
     let s = resolved(&[], &none, config);

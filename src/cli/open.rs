@@ -27,7 +27,8 @@ pub async fn repository(ctx: &Context) -> anyhow::Result<Arc<Repository>> {
 pub async fn repository_without_index(ctx: &Context) -> anyhow::Result<Arc<Repository>> {
     let store = store(ctx).await?;
     let unlock = ctx.secrets()?.unlock();
-    Ok(Arc::new(Repository::open(store, &unlock, &ctx.settings.cache_dir).await?))
+    let repo = Repository::open(store, &unlock, &ctx.settings.cache_dir).await?;
+    Ok(Arc::new(repo.with_memory(ctx.settings.memory)))
 }
 
 /// Connects to the engine that the settings or the environment name.

@@ -274,6 +274,14 @@ impl Repository {
         })
     }
 
+    /// Fits the number of packs that are on their way at once to a budget of `bytes` of memory: a quarter of it, at least one pack.
+    #[must_use]
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        let packs = (bytes / 4 / pack::PACK_TARGET as u64).clamp(1, UPLOADS as u64);
+        self.uploads = Arc::new(Semaphore::new(packs as usize));
+        self
+    }
+
     /// Its id, a ULID.
     pub fn id(&self) -> &str {
         &self.config.id
