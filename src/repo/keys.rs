@@ -120,6 +120,8 @@ impl Keys {
                     break;
                 }
                 Err(age::DecryptError::NoMatchingKeys | age::DecryptError::KeyDecryptionFailed) => continue,
+                // What a wrong passphrase looks like; a damaged stanza looks no different.
+                Err(age::DecryptError::DecryptionFailed) if matches!(unlock, Unlock::Passphrase(_)) => continue,
                 Err(e) => return Err(RepoError::damaged(key, e)),
             }
         }

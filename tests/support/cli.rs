@@ -46,7 +46,8 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn of(output: std::process::Output) -> Ran {
+    /// Takes it from what a process left.
+    pub fn of(output: std::process::Output) -> Ran {
         let err = String::from_utf8(output.stderr).expect("messages are UTF-8");
         Ran { code: output.status.code(), out: output.stdout, err }
     }
