@@ -24,7 +24,7 @@ fn flag_then_environment_then_configuration_then_default() {
     let s = resolved(&["--repo", "/flag", "--cache-dir", "/flag-cache", "--memory", "160MiB"], &env, config);
     assert_eq!((s.repo.as_deref(), s.cache_dir.to_str(), s.memory), (Some("/flag"), Some("/flag-cache"), 160 << 20));
     let s = resolved(&[], &env, config);
-    assert_eq!((s.repo.as_deref(), s.cache_dir.to_str(), s.memory), (Some("/env"), Some("/env-cache"), 64 << 20));
+    assert_eq!((s.repo.as_deref(), s.cache_dir.to_str(), s.memory), (Some("/env"), Some("/env-cache"), 192 << 20));
     let s = resolved(&[], &none, config);
     assert_eq!((s.repo.as_deref(), s.cache_dir.to_str()), (Some("/config"), Some("/config-cache")));
     let s = resolved(&[], &none, "");
