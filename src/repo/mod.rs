@@ -144,6 +144,8 @@ pub struct Repository {
     unreadable: Mutex<BTreeSet<index::PackName>>,
     /// When every pack was asked last, and what was wrong with some.
     learnt: tokio::sync::Mutex<Option<(Instant, Vec<String>)>>,
+    /// Packs whose own tables were read because an index was wrong about them.
+    learnt_again: tokio::sync::Mutex<BTreeSet<index::PackName>>,
     uploads: Arc<Semaphore>,
 }
 
@@ -270,6 +272,7 @@ impl Repository {
             index: RwLock::default(),
             unreadable: Mutex::default(),
             learnt: tokio::sync::Mutex::default(),
+            learnt_again: tokio::sync::Mutex::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS)),
         })
     }

@@ -32,7 +32,7 @@ const ROW: usize = 46;
 const FLAG_DELTA: u8 = 1;
 
 /// Where one chunk stands in the (unencrypted) pack.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PackEntry {
     /// The chunk's id.
     pub id: ChunkId,

@@ -144,10 +144,7 @@ impl Repository {
         }
         drop(results);
         if !learnt.is_empty() {
-            // Kept under a name of its own: it is as good as a segment from the repository, but nobody else's.
-            let name = format!("learnt-{}", ulid::Ulid::generate());
-            self.install_segment(&name, &index::encode(&learnt))?;
-            self.cache.drop_segment(&name);
+            self.install_learnt(&learnt)?;
         }
         Ok((learnt, damaged))
     }
@@ -231,14 +228,15 @@ impl Repository {
         let mut failures = Vec::new();
         let mut locations = self.locate_or_learn(id).await?;
         let mut tried = HashSet::new();
-        for only_known in [true, false] {
-            if !only_known {
-                // A pack that no index tells about may hold another copy.
+        for believe_index in [true, false] {
+            if !believe_index {
+                // A pack that no index tells about may hold another copy, and an index may be wrong about where a pack holds this one.
                 self.learn_all().await?;
+                self.learn_again(locations.iter().map(|l| l.pack.name)).await?;
                 locations = self.locate(id);
             }
             for location in &locations {
-                if !tried.insert((location.pack.name, location.entry.offset)) {
+                if !tried.insert((location.pack.name, location.pack.size, location.entry.clone())) {
                     continue;
                 }
                 match self.read_at(location).await {
@@ -248,6 +246,33 @@ impl Repository {
             }
         }
         Err(missing(*id, failures))
+    }
+
+    /// Reads the tables of these packs, whatever an index tells about them; each once.
+    async fn learn_again(&self, packs: impl Iterator<Item = PackName>) -> Result<()> {
+        let mut done = self.learnt_again.lock().await;
+        for name in packs {
+            if !done.insert(name) {
+                continue;
+            }
+            let Some(size) = self.store.size(&name.key()).await? else { continue };
+            match self.read_table(name, size).await {
+                Ok(Some(table)) => self.install_learnt(&[table])?,
+                Ok(None) => {}
+                Err(e) if e.is_about_one_object() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what was learnt from packs to the index. It is as good as a segment from the repository, but nobody else's, so it is not
+    /// kept in the cache.
+    fn install_learnt(&self, learnt: &[(PackInfo, Vec<PackEntry>)]) -> Result<()> {
+        let name = format!("learnt-{}", ulid::Ulid::generate());
+        self.install_segment(&name, &index::encode(learnt))?;
+        self.cache.drop_segment(&name);
+        Ok(())
     }
 
     /// Remembers that something in the pack cannot be read, if that is what the error says.

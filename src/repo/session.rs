@@ -341,7 +341,8 @@ impl Shared {
         };
         let name = ulid::Ulid::generate().to_string();
         let plain = index::encode(&packs);
-        let compressed = zstd::bulk::compress(&plain, 3).map_err(|e| RepoError::Codec(e.to_string()))?;
+        // Its checksum is what shows damage where there is no encryption.
+        let compressed = Compressor::new(3)?.compress(&plain)?;
         let (sealed, _) = self.repo.keys().sealer.seal(compressed)?;
         self.repo.store().put(&format!("index/{name}.idx"), sealed.into()).await?;
         self.repo.install_segment(&name, &plain)?;

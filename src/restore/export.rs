@@ -195,10 +195,10 @@ impl<W: Write> Export<'_, W> {
         for (list, _) in &entry.segment_lists {
             segments.extend(self.reader.runtime.block_on(listing::listed_segments(self.repo, list))?);
         }
-        let covered: u64 = segments.iter().map(Segment::len).sum();
-        if covered != entry.size.unwrap_or(0) {
+        let covered = segments.iter().try_fold(0u64, |sum, segment| sum.checked_add(segment.len()));
+        if covered != Some(entry.size.unwrap_or(0)) {
             let path = display_path(&entry.path());
-            return Err(RepoError::damaged(path, format!("its segments cover {covered} bytes, not its size")));
+            return Err(RepoError::damaged(path, "its segments do not add up to its size"));
         }
         Ok(segments)
     }
@@ -210,7 +210,7 @@ impl<W: Write> Export<'_, W> {
         for segment in segments {
             if let Segment::Data { id, len, offset } = segment {
                 let raw = self.reader.chunk(id)?;
-                let piece = raw.get(*offset as usize..(*offset + *len) as usize);
+                let piece = raw.get(*offset as usize..offset.saturating_add(*len) as usize);
                 let piece =
                     piece.ok_or_else(|| RepoError::damaged("an entry", "it reaches beyond the end of a chunk"))?;
                 out.write_all(piece).map_err(write_error)?;

@@ -34,6 +34,8 @@ pub struct FileTask {
     /// Pieces that are still to come, and one for whoever is still planning.
     pending: AtomicU64,
     failed: AtomicBool,
+    /// Whether the file is there because this made it.
+    made: AtomicBool,
 }
 
 /// A piece of a chunk, and where it goes.
@@ -120,6 +122,7 @@ impl FileTask {
             file: Mutex::new(None),
             pending: AtomicU64::new(1),
             failed: AtomicBool::new(false),
+            made: AtomicBool::new(false),
         })
     }
 
@@ -132,6 +135,7 @@ impl FileTask {
         let mut slot = lock(&self.file);
         if slot.is_none() {
             let file = make_file(&self.parent, &self.name)?;
+            self.made.store(true, Ordering::Relaxed);
             file.set_len(self.entry.size.unwrap_or(0))?;
             *slot = Some(file);
         }
@@ -174,9 +178,12 @@ impl FileTask {
             }
         };
         if self.failed.load(Ordering::Relaxed) {
-            // A file that is not what the snapshot holds is worse than none: it would be taken for the real one.
+            // A file that is not what the snapshot holds is worse than none: it would be taken for the real one. What was there before,
+            // because a listing names it twice, stays.
             *lock(&self.file) = None;
-            if let Ok(name) = super::target::cstring(&self.name) {
+            if self.made.load(Ordering::Relaxed)
+                && let Ok(name) = super::target::cstring(&self.name)
+            {
                 let _ = rustix::fs::unlinkat(&*self.parent, name, rustix::fs::AtFlags::empty());
             }
             return Ok(());
@@ -267,7 +274,7 @@ async fn plan(repo: &Repository, wants: Wants, problems: &Problems<'_>, monitor:
                     packs.entry(location.pack.name).or_default().push((location, wants));
                 }
             }
-            Err(e @ RepoError::Store(_)) => return Err(e),
+            Err(e) if !e.is_about_one_object() => return Err(e),
             Err(e) => give_up(wants, &e, problems, monitor)?,
         }
     }
@@ -324,7 +331,8 @@ fn write_range(
             Ok(raw) => raw,
             Err(first) => match runtime.block_on(repo.read_chunk(&location.entry.id)) {
                 Ok(raw) => raw,
-                Err(e @ RepoError::Store(_)) if !is_about_one_object(&e) => return Err(e),
+                // A missing or short object is damage; a storage that cannot be reached is not.
+                Err(e) if !e.is_about_one_object() => return Err(e),
                 Err(_) => {
                     give_up(wants, &first, problems, monitor)?;
                     continue;
@@ -332,7 +340,8 @@ fn write_range(
             },
         };
         for want in wants {
-            let piece = raw.get(want.chunk_offset as usize..(want.chunk_offset + want.len) as usize);
+            let end = want.chunk_offset.saturating_add(want.len);
+            let piece = raw.get(want.chunk_offset as usize..end as usize);
             match piece {
                 Some(piece) => {
                     if let Err(e) = want.task.write(piece, want.file_offset) {
@@ -346,10 +355,4 @@ fn write_range(
         }
     }
     Ok(())
-}
-
-/// A missing or short object is damage; a storage that cannot be reached is not.
-fn is_about_one_object(error: &RepoError) -> bool {
-    use crate::store::ErrorKind::{Integrity, NotFound};
-    matches!(error, RepoError::Store(e) if matches!(e.kind, NotFound | Integrity))
 }

@@ -72,6 +72,7 @@ pub fn to_dir(
         dirs: 0,
         links: HashMap::new(),
         matched: HashSet::new(),
+        lost: HashSet::new(),
         done: Restored::default(),
     };
     restore.make_content(stack)?;
@@ -98,6 +99,8 @@ struct Restore<'a> {
     links: HashMap<String, Vec<u8>>,
     /// Selected paths that the listing has.
     matched: HashSet<Vec<u8>>,
+    /// Leaves that cannot be read.
+    lost: HashSet<usize>,
     done: Restored,
 }
 
@@ -114,10 +117,13 @@ impl Restore<'_> {
             let entries = match self.runtime.block_on(listing::entries(self.repo, self.record, &leaf)) {
                 Ok(entries) => entries,
                 // One bad leaf loses its entries, not the others'.
-                Err(e @ (RepoError::Damaged { .. } | RepoError::MissingChunk { .. })) => {
-                    let first = self.leaves[index].first_path().into_owned();
-                    self.problems
-                        .add(&first, format!("{} entries from here on are lost: {e}", self.leaves[index].entries));
+                Err(e) if e.is_about_one_object() => {
+                    // There are two passes: it is said once.
+                    if self.lost.insert(index) {
+                        let first = self.leaves[index].first_path().into_owned();
+                        let entries = self.leaves[index].entries;
+                        self.problems.add(&first, format!("{entries} entries from here on are lost: {e}"));
+                    }
                     continue;
                 }
                 Err(e) => return Err(e),
@@ -156,7 +162,8 @@ impl Restore<'_> {
             }
         };
         let name = target::split(&path).1;
-        if let Some(link) = &entry.hard_link {
+        // A folder has one name, whatever the listing says.
+        if let Some(link) = entry.hard_link.as_ref().filter(|_| entry.kind != EntryType::Dir) {
             if self.links.contains_key(link) {
                 // Made in the second pass, when what it is another name of is there.
                 return Ok(());
@@ -207,7 +214,7 @@ impl Restore<'_> {
         for (list, _) in &lists {
             match self.runtime.block_on(listing::listed_segments(self.repo, list)) {
                 Ok(segments) => self.plan_segments(&task, &segments, &mut at),
-                Err(e @ RepoError::Store(_)) => return Err(e),
+                Err(e) if !e.is_about_one_object() => return Err(e),
                 Err(e) => {
                     // Without its list the file cannot be whole: what was made of it goes away with the last piece.
                     task.fail(&self.problems, e);
@@ -227,7 +234,8 @@ impl Restore<'_> {
     fn plan_segments(&mut self, task: &Arc<FileTask>, segments: &[Segment], at: &mut u64) {
         for segment in segments {
             self.wants.add(task, *at, segment);
-            *at += segment.len();
+            // A sum that does not fit is not the size either.
+            *at = at.saturating_add(segment.len());
         }
     }
 

@@ -186,7 +186,7 @@ pub async fn last_listing(
     }
     match rebuild(repo, newest, &path).await {
         Ok(()) => Ok(open().await.ok().flatten().map(|reader| (newest.clone(), reader))),
-        Err(RepoError::Damaged { .. } | RepoError::MissingChunk { .. }) => Ok(None),
+        Err(e) if e.is_about_one_object() => Ok(None),
         Err(e) => Err(e),
     }
 }
