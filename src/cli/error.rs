@@ -169,7 +169,7 @@ fn of_repository(e: &RepoError) -> Verdict {
             "other snapshots and volumes are not affected by it unless they share this data: try an older snapshot",
         ),
         RepoError::Local { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-            (Kind::Failed, "make room on the file system that it is on, and run it again: nothing is left half-done")
+            (Kind::Failed, "make room on the file system that it is on, and run it again")
         }
         RepoError::Busy { .. } => (Kind::Busy, "wait until the other run has ended"),
         RepoError::NoSnapshot(_) => (Kind::Failed, "'voltool snapshots' lists what there is"),
