@@ -12,6 +12,7 @@ its own), an empty home, and one shell (`bash -euo pipefail`) that runs everythi
                               give; `…` stands for any text in a line, and alone in a line for any lines
     <!-- setup: … -->         commands that readers do not see; `check:` instead of `setup:` means the same
     <!-- skip: reason -->     the next block is not run, for this reason
+    <!-- any order: reason -->  the lines of output in the next block may come in any order
     ```anything else          is not run
 
 What stands above the first heading of level 2 runs at the beginning of every scenario. The shell has: DOCKER_HOST; `voltool` in PATH, with
@@ -43,8 +44,8 @@ class BadDocument(Exception):
 class Piece:
     """Something to run: the commands, where they stand, and the output that is expected (None: any)."""
 
-    def __init__(self, line, commands, expected=None, hidden=False):
-        self.line, self.commands, self.expected, self.hidden = line, commands, expected, hidden
+    def __init__(self, line, commands, expected=None, hidden=False, ordered=True):
+        self.line, self.commands, self.expected, self.hidden, self.ordered = line, commands, expected, hidden, ordered
 
 
 # ------------------------------------------------------------------------------------------------------------ the document
@@ -52,7 +53,7 @@ class Piece:
 
 def parse(text):
     """The pieces above the first heading of level 2, and a list of (heading, pieces, number of skipped blocks)."""
-    prologue, scenarios, pieces, skip = [], [], None, None
+    prologue, scenarios, pieces, skip, any_order = [], [], None, None, None
     lines = text.split("\n")
     at = 0
     while at < len(lines):
@@ -62,7 +63,7 @@ def parse(text):
             scenarios.append([line[3:].strip(), [], 0])
             pieces = scenarios[-1][1]
         into = prologue if pieces is None else pieces
-        comment = re.match(r"\s*<!-- *(setup|check|skip):", line)
+        comment = re.match(r"\s*<!-- *(setup|check|skip|any order):", line)
         fence = re.match(r"(\s*)```(\w*)", line)
         if comment:
             body = [line[comment.end() :]]
@@ -74,6 +75,8 @@ def parse(text):
             body[-1] = body[-1][: body[-1].index("-->")]
             if comment.group(1) == "skip":
                 skip = start
+            elif comment.group(1) == "any order":
+                any_order = start
             else:
                 into.append(Piece(start, "\n".join(body), hidden=True))
         elif fence:
@@ -92,18 +95,21 @@ def parse(text):
                 elif fence.group(2) == "sh":
                     into.append(Piece(start + 1, "\n".join(body)))
                 else:
-                    into += console(body, start + 1)
+                    into += console(body, start + 1, any_order is None)
+                any_order = None
     if skip is not None:
         raise BadDocument("line %d: nothing to skip follows" % skip)
+    if any_order is not None:
+        raise BadDocument("line %d: no block follows" % any_order)
     return prologue, [s for s in scenarios if any(not piece.hidden for piece in s[1])]
 
 
-def console(body, first):
+def console(body, first, ordered=True):
     """The pieces of a block that shows commands and their output."""
     pieces = []
     for number, line in enumerate(body, first):
         if line.startswith("$ "):
-            pieces.append(Piece(number, line[2:], []))
+            pieces.append(Piece(number, line[2:], [], ordered=ordered))
         elif not pieces:
             raise BadDocument("line %d: a console block begins with a line that begins with `$ `" % number)
         elif line.startswith("> ") and not pieces[-1].expected:
@@ -119,8 +125,19 @@ def matches(expected, lines):
         return not lines
     if expected[0].strip() == "…":
         return any(matches(expected[1:], lines[skipped:]) for skipped in range(len(lines) + 1))
-    pattern = ".*".join(re.escape(part) for part in expected[0].split("…"))
-    return bool(lines) and re.fullmatch(pattern, lines[0].rstrip()) is not None and matches(expected[1:], lines[1:])
+    return bool(lines) and matches_line(expected[0], lines[0]) and matches(expected[1:], lines[1:])
+
+
+def matches_line(expected, line):
+    return re.fullmatch(".*".join(re.escape(part) for part in expected.split("…")), line.rstrip()) is not None
+
+
+def matches_in_any_order(expected, lines):
+    """As matches, but each expected line (none of them a lone `…`) stands for one line anywhere."""
+    if not expected:
+        return not lines
+    return any(matches_line(expected[0], line) and matches_in_any_order(expected[1:], lines[:at] + lines[at + 1 :])
+               for at, line in enumerate(lines))
 
 
 # --------------------------------------------------------------------------------------------------------------- the engine
@@ -261,7 +278,7 @@ def compare(pieces, folder):
                 lines = file.read().rstrip("\n").split("\n")
             while piece.expected and not piece.expected[-1]:
                 piece.expected.pop()
-            if not matches(piece.expected, lines if lines != [""] else []):
+            if not (matches if piece.ordered else matches_in_any_order)(piece.expected, lines if lines != [""] else []):
                 return "line %d: the output is not what the document shows:\n  %s\nbut:\n  %s" % (
                     piece.line, "\n  ".join(piece.expected), "\n  ".join(lines))
     return None

@@ -55,6 +55,16 @@ done
 $ quiet
 ```
 <!-- check: last -->
+
+## Three
+
+<!-- any order: they race -->
+```console
+$ both
+```
+```console
+$ one
+```
 """
 
 
@@ -62,7 +72,8 @@ class Parse(unittest.TestCase):
     def test_document(self):
         prologue, scenarios = run_blocks.parse(DOCUMENT)
         self.assertEqual([piece.commands for piece in prologue], ["first"])
-        self.assertEqual([(heading, skipped) for heading, _, skipped in scenarios], [("One", 1), ("Two", 0)])
+        self.assertEqual([(heading, skipped) for heading, _, skipped in scenarios], [("One", 1), ("Two", 0), ("Three", 0)])
+        self.assertEqual([piece.ordered for piece in scenarios[2][1]], [False, True])
         one, two = scenarios[0][1], scenarios[1][1]
         self.assertEqual([(piece.commands.strip(), piece.hidden) for piece in one],
                          [("hidden one", True), ("hidden two\nhidden three", True), ("step one\n  indented", False)])
@@ -71,7 +82,7 @@ class Parse(unittest.TestCase):
         self.assertEqual(DOCUMENT.split("\n")[one[2].line - 1].strip(), "step one")
 
     def test_documents_that_make_no_sense(self):
-        for text in ("```sh\nno end", "<!-- setup: no end", "## H\n<!-- skip: nothing -->\n", "```console\nno command\n```\n"):
+        for text in ("```sh\nno end", "<!-- setup: no end", "<!-- any order: of nothing -->\n", "## H\n<!-- skip: nothing -->\n", "```console\nno command\n```\n"):
             with self.assertRaises(run_blocks.BadDocument, msg=text):
                 run_blocks.parse(text)
 
@@ -91,6 +102,18 @@ class Matches(unittest.TestCase):
             (["start", "…", "end"], ["start", "end", "more"], False),
         ):
             self.assertEqual(run_blocks.matches(expected, lines), good, (expected, lines))
+
+    def test_any_order(self):
+        for expected, lines, good in (
+            ([], [], True),
+            ([], ["x"], False),
+            (["a", "b"], ["b", "a"], True),
+            (["a", "b"], ["b"], False),
+            (["a"], ["b", "a"], False),
+            (["… s", "b …"], ["b s", "a s"], True),
+            (["a", "a"], ["a", "b"], False),
+        ):
+            self.assertEqual(run_blocks.matches_in_any_order(expected, lines), good, (expected, lines))
 
 
 if __name__ == "__main__":
