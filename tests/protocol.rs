@@ -37,6 +37,16 @@ fn keys(place: &Place, prefix: &str) -> Vec<String> {
     files_below(&place.repository()).into_iter().filter(|key| key.starts_with(prefix)).collect()
 }
 
+/// Every interleaving in a small world: safe as it is, and unsafe with each mistake that the model can make.
+#[test]
+fn the_model() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model/gc_model.py");
+    let output = std::process::Command::new("python3").arg(model).output().expect("python3 starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.matches("safe, ").count() == 3 && said.matches("caught after").count() == 7, "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_writers_at_once() {
     for encrypted in [false, true] {
