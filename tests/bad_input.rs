@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::cli::tree::{chmod, noise, write};
-use support::cli::{Lock, PASSPHRASE, Sandbox, assert_same_tree, is_root};
+use support::cli::{Lock, PASSPHRASE, Ran, Sandbox, assert_same_tree, is_root};
 use support::mem_s3::{BUCKET, MemS3, Server};
 
 /// A sandbox with a repository and one backup of `source`.
@@ -435,8 +435,79 @@ fn change(dir: &Path, secret: &Path, stop: &AtomicBool, mut seed: u64) {
     }
 }
 
+/// One of the processors that this process may run on.
+fn a_processor() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").expect("read");
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("listed").trim();
+    list.split([',', '-']).next().expect("a number").to_owned()
+}
+
+#[test]
+fn files_that_changed_between_being_seen_and_being_read() {
+    let (_runtime, server) = s3();
+    let sandbox = Sandbox::on_s3(&server, "p");
+    sandbox.init(Lock::None).ok();
+    let (source, outside) = (sandbox.folder("source"), sandbox.folder("outside"));
+    write(&outside.join("secret"), b"must not be read");
+    // On one processor files are read one after another: everything else comes after this one.
+    write(&source.join("a large"), &noise(1, 64 << 20));
+    let names = ["m grows", "n grows much", "o shrinks", "p vanishes", "q link", "r folder", "s fifo", "t replaced"];
+    for name in names {
+        write(&source.join(name), b"as it was seen");
+    }
+    write(&source.join("u folder/secret"), b"in the folder");
+    let changed = AtomicBool::new(false);
+    let (at, to) = (source.clone(), outside.clone());
+    // The first pack is on its way: everything has been seen, and most of the first file is still to be read.
+    server.s3.on_request(move |operation, key, _| {
+        if operation == "PutObject" && key.contains("/packs/") && !changed.swap(true, Ordering::SeqCst) {
+            use std::io::Write;
+            let append = std::fs::File::options().append(true).open(at.join("a large"));
+            append.and_then(|mut file| file.write_all(b"more")).expect("written");
+            write(&at.join("m grows"), &[b'm'; 5000]);
+            write(&at.join("n grows much"), &[b'n'; 500_000]);
+            write(&at.join("o shrinks"), b"");
+            for name in ["p vanishes", "q link", "r folder", "s fifo", "t replaced"] {
+                std::fs::remove_file(at.join(name)).expect("removed");
+            }
+            std::os::unix::fs::symlink(to.join("secret"), at.join("q link")).expect("made");
+            write(&at.join("r folder/secret"), b"must not be read");
+            assert!(Command::new("mkfifo").arg(at.join("s fifo")).status().expect("mkfifo runs").success());
+            write(&at.join("t replaced"), b"another");
+            std::fs::rename(at.join("u folder"), to.join("moved")).expect("renamed");
+            std::os::unix::fs::symlink(&to, at.join("u folder")).expect("made");
+        }
+        None
+    });
+    let mut command = Command::new("taskset");
+    sandbox.settle(&mut command);
+    command.args(["-c", &a_processor(), env!("CARGO_BIN_EXE_voltool")]);
+    command.args(["backup", "--json", "--name", "v", "--path", "source"]);
+    let ran = Ran::of(command.output().expect("taskset runs"));
+    assert_eq!(ran.code, Some(3), "{}", ran.err);
+    let rows: serde_json::Value = serde_json::from_slice(&ran.out).expect("JSON");
+    let errors = rows[0]["errors"].as_array().expect("errors");
+    let mut paths: Vec<_> = errors.iter().map(|e| e["path"].as_str().expect("a path")).collect();
+    paths.sort();
+    assert_eq!(paths, ["a large", "q link", "r folder", "s fifo"], "{rows}");
+    assert!(errors.iter().any(|e| e["error"] == "changed while it was read"), "{rows}");
+    let restored = sandbox.restore("v", "restored");
+    let read = |name: &str| std::fs::read(restored.join(name)).ok();
+    assert_eq!(read("m grows"), Some(vec![b'm'; 5000]));
+    assert_eq!(read("n grows much"), Some(vec![b'n'; 500_000]));
+    assert_eq!((read("o shrinks"), read("t replaced")), (Some(Vec::new()), Some(b"another".to_vec())));
+    // The folder that was seen is the one that was read, wherever it is by now.
+    assert_eq!(read("u folder/secret"), Some(b"in the folder".to_vec()));
+    for name in ["p vanishes", "q link", "r folder", "s fifo"] {
+        assert!(std::fs::symlink_metadata(restored.join(name)).is_err(), "{name}");
+    }
+    // The next one has it all.
+    sandbox.backup(&source, "v");
+    assert_same_tree(&source, &sandbox.restore("v", "restored again"));
+}
+
 /// voltool as somebody who is not root.
-fn as_nobody(sandbox: &Sandbox, args: &[&str]) -> support::cli::Ran {
+fn as_nobody(sandbox: &Sandbox, args: &[&str]) -> Ran {
     let voltool = sandbox.path("voltool");
     if !voltool.exists() {
         std::fs::copy(env!("CARGO_BIN_EXE_voltool"), &voltool).expect("copied");
@@ -444,7 +515,7 @@ fn as_nobody(sandbox: &Sandbox, args: &[&str]) -> support::cli::Ran {
     let mut command = Command::new("setpriv");
     sandbox.settle(&mut command);
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(voltool).args(args);
-    support::cli::Ran::of(command.output().expect("setpriv runs"))
+    Ran::of(command.output().expect("setpriv runs"))
 }
 
 #[test]
