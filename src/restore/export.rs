@@ -313,7 +313,7 @@ impl ChunkReader<'_> {
         if let Some((_, raw)) = self.chunks.iter().find(|(have, _)| have == id) {
             return Ok(raw.clone());
         }
-        let raw = Arc::new(match self.from_range(id) {
+        let raw = Arc::new(match self.with_neighbours(id) {
             Some(raw) => raw,
             // Wherever a good copy is.
             None => self.runtime.block_on(self.repo.read_chunk(id))?,
@@ -325,7 +325,7 @@ impl ChunkReader<'_> {
         Ok(raw)
     }
 
-    fn from_range(&mut self, id: &ChunkId) -> Option<Vec<u8>> {
+    fn with_neighbours(&mut self, id: &ChunkId) -> Option<Vec<u8>> {
         let locations = self.runtime.block_on(self.repo.locate_or_learn(id)).ok()?;
         let location = locations.into_iter().find(|l| l.entry.base.is_none())?;
         let (offset, len) = (u64::from(location.entry.offset), u64::from(location.entry.len));

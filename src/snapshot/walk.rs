@@ -137,6 +137,9 @@ struct Job {
     answer: Sender<Listed>,
 }
 
+/// A folder by its parent and name, its path, and the answer if it is being read ahead.
+type ToEnter = (Arc<Dir>, CString, Vec<u8>, Option<Receiver<Listed>>);
+
 struct Frame {
     listing: Listing,
     /// The entry that comes next.
@@ -154,7 +157,7 @@ pub struct Walk {
     stack: Vec<Frame>,
     next: VecDeque<Step>,
     /// The folder that the last step named, to be entered now.
-    enter: Option<(Arc<Dir>, CString, Vec<u8>, Option<Receiver<Listed>>)>,
+    enter: Option<ToEnter>,
     jobs: Sender<Job>,
     waiting: Arc<AtomicUsize>,
 }
