@@ -551,6 +551,24 @@ fn what_may_not_be_read_or_set_is_named() {
     assert!(ran.err.contains("open: cannot give it to 0:0"), "{}", ran.err);
     assert_eq!(std::fs::read(sandbox.path("restored/open")).expect("read"), b"open");
 
+    // What is their own comes back whole, also below a folder that gives its group to what is made in it.
+    let mine = sandbox.folder("mine");
+    write(&mine.join("folder/file"), b"mine");
+    for path in [mine.clone(), mine.join("folder"), mine.join("folder/file")] {
+        own(&path);
+    }
+    as_nobody(&sandbox, &["backup", "--name", "mine", "--path", "mine"]).ok();
+    let place = sandbox.folder("place");
+    std::os::unix::fs::chown(&place, Some(65_534), Some(1234)).expect("given");
+    chmod(&place, 0o2777);
+    as_nobody(&sandbox, &["restore", "mine", "--to-dir", "place/restored"]).ok();
+    assert_same_tree(&mine, &place.join("restored"));
+
+    let closed = sandbox.folder("closed");
+    chmod(&closed, 0o755);
+    let ran = as_nobody(&sandbox, &["restore", "mine", "--to-dir", "closed/restored"]);
+    ran.fails_plainly(1, &["cannot create closed/restored", "Permission denied"]);
+
     // The repository of somebody else.
     chmod(Path::new(&sandbox.repo), 0o700);
     std::os::unix::fs::chown(&sandbox.repo, Some(0), Some(0)).expect("given");

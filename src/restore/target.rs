@@ -164,11 +164,8 @@ pub fn set_attributes(fd: &impl std::os::fd::AsFd, entry: &Entry) -> io::Result<
 }
 
 fn set_owner(entry: &Entry, call: impl FnOnce(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>) -> io::Result<()> {
+    // Asked for also if it seems to be the case: below a folder with the set-gid bit, what is made has that folder's group.
     let (uid, gid) = (entry.uid, entry.gid);
-    // Who is not root and owns what is restored need not ask for what is the case already.
-    if uid == rustix::process::geteuid().as_raw() && gid == rustix::process::getegid().as_raw() && uid != 0 {
-        return Ok(());
-    }
     call(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
         .map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("cannot give it to {uid}:{gid}: {e}")))
 }
