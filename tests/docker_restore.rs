@@ -65,12 +65,34 @@ fn a_deleted_volume_comes_back_with_everything() {
     assert_eq!(host.definition("db"), definition);
     assert_eq!(beside(&host, "db"), [PathBuf::new(); 0]);
 
+    // What came back is what is in the snapshot: nothing is at risk, and the next backup stores nothing but new inode numbers.
+    let row = host.row("db");
+    assert_eq!((&row["at_risk"], &row["changed"]), (&json!(false), &json!(0)), "{row}");
+    let again = &host.json(&["backup", "--json"])[0];
+    assert!(again["added_bytes"].as_u64().expect("a number") < 1 << 20, "{again}");
+    // But for what is changed after that, also between names of one file.
+    let root = host.mountpoint("db");
+    std::fs::hard_link(root.join("linked/one"), root.join("linked/four")).expect("linked");
+    std::fs::hard_link(root.join("README"), root.join("linked/README")).expect("linked");
+    std::fs::write(root.join("empty"), "no longer").expect("written");
+    assert_eq!(host.row("db")["at_risk"], json!(true));
+    host.ok(&["backup"]);
+    let changed = host.keep(&root, "changed");
+    assert_same(&changed, &host.sandbox.restore("db", "to-dir"));
+    let first = host.sandbox.snapshots()[0]["id"].as_str().expect("an id").to_owned();
+    host.ok(&["restore", &format!("db@{first}"), "--replace"]);
+    assert_same(&copy, &root);
+    let row = host.row("db");
+    let reason = format!("unchanged since snapshot {first}");
+    assert_eq!((&row["at_risk"], &row["reason"]), (&json!(false), &json!(reason)), "{row}");
+
     // The same without anything that is kept on this host but the key, and with the reader that needs no voltool.
     host.docker(&["volume", "rm", "db"]);
     host.sandbox.forget_local();
-    host.ok(&["restore", "db"]);
+    let first = format!("db@{first}");
+    host.ok(&["restore", &first]);
     assert_same(&copy, &host.mountpoint("db"));
-    let tar = host.sandbox.restore_py(Lock::Identity, Path::new(&host.sandbox.repo), "db", "db.tar");
+    let tar = host.sandbox.restore_py(Lock::Identity, Path::new(&host.sandbox.repo), &first, "db.tar");
     // A tar has no sockets.
     std::fs::remove_file(copy.join("special/socket")).expect("removed");
     let folder = copy.join("special");
@@ -387,6 +409,9 @@ fn everything_comes_back_on_an_empty_host_from_the_url_and_the_key() {
     // Once more: each that has content is refused, and told.
     let ran = new.voltool(&["restore", "--all"]);
     ran.fails_plainly(4, &["db has content", "www has content", "3 of 4 volumes could not be restored"]);
+    // The new host goes on where the old one stopped.
+    let row = new.row("db");
+    assert!(row["reason"].as_str().expect("text").starts_with("unchanged since snapshot"), "{row}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::inventory::{Inventory, VolumeInfo, bound_folder, readable_root};
 use crate::repo::{FileProblem, Monitor, Repository, SnapshotRecord, SourceKind, VolumeDefinition};
 use crate::restore::replace::{Replaced, Staging, is_empty};
 use crate::restore::{self, Restored, Selection};
+use crate::snapshot;
 
 /// Bring a volume back
 ///
@@ -218,7 +219,16 @@ async fn to_volume(
         take_away(ctx, engine, volume, &root).await;
     }
     ctx.interrupt.finish_yourself(false);
-    result
+    let row = result?;
+    let is_same = record.engine == open::engine_name(ctx, engine) && record.volume == name && args.path.is_empty();
+    if is_same && row.problems.is_empty() {
+        // Without this, all of it would count as changed until the next backup has read it.
+        let source = super::backup::source_of(ctx, engine, &inventory, volume, root);
+        if let Err(e) = snapshot::adopt(repo, &source, record, &ctx.settings.state_dir).await {
+            ctx.ui.detail(&format!("the next backup of {name} reads everything: {e}"));
+        }
+    }
+    Ok(row)
 }
 
 /// The definition of the volume that is made for a snapshot. Under its own name it is the one that it had. Another name is another
@@ -370,12 +380,11 @@ async fn fill(
     };
     let problems: Vec<FileProblem> =
         restored.problems.into_iter().map(|(path, error)| FileProblem { path, error }).collect();
-    let mut summary = format!(
-        "snapshot {}, {} in {}",
-        record.id,
-        format::size(record.bytes),
-        format::counted(restored.files, "file")
-    );
+    let files = format::counted(restored.files, "file");
+    let mut summary = match args.path.is_empty() {
+        true => format!("snapshot {}, {} in {files}", record.id, format::size(record.bytes)),
+        false => format!("snapshot {}, {files}", record.id),
+    };
     if !problems.is_empty() {
         summary.push_str(&format!(", {}", format::counted(problems.len() as u64, "problem")));
     }

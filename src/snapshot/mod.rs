@@ -8,7 +8,9 @@
 //! | `pipeline`, `content`, [`listing`] | reading, cutting and listing (see the picture in `pipeline`) |
 //! | [`chunker`], [`exclude`], [`budget`], [`later`] | their tools |
 //! | [`compare`] | has the content changed since? |
+//! | [`adopt`] | after a restore, the content is what was restored |
 
+pub mod adopt;
 pub mod budget;
 pub mod chunker;
 pub mod compare;
@@ -32,6 +34,7 @@ use crate::repo::entry::Entry;
 use crate::repo::session::{Commit, Session, TOOL};
 use crate::repo::{Monitor, RepoError, Repository, Result, SnapshotRecord};
 
+pub use adopt::adopt;
 pub use budget::ByteBudget;
 pub use compare::{Changes, compare};
 pub use exclude::Excludes;

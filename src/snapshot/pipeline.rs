@@ -288,8 +288,16 @@ fn list(
     listing.finish(&mut compressor)
 }
 
-fn to_line(entry: &Entry) -> Result<Vec<u8>> {
+pub(super) fn to_line(entry: &Entry) -> Result<Vec<u8>> {
     serde_json::to_vec(entry).map_err(|e| RepoError::Codec(format!("cannot write an entry: {e}")))
+}
+
+/// What all names of one inode have in common. Device numbers can change from boot to boot, so the root's is left out.
+pub(super) fn link_name(meta: &Meta, root_device: u64) -> String {
+    if meta.device == root_device {
+        return meta.inode.to_string();
+    }
+    format!("{}@{:x}", meta.inode, meta.device)
 }
 
 /// Completes an entry with the ids of its chunks. `None` if there is nothing to list.
@@ -433,7 +441,7 @@ impl<'a, 'b> Scan<'a, 'b> {
         if !is_file {
             return self.refresh(&node, stamp, None);
         }
-        let hard_link = linked.then(|| self.link_name(&node.meta));
+        let hard_link = linked.then(|| link_name(&node.meta, self.root_device));
         if linked && self.links.insert(key, true) == Some(true) {
             let mut entry = Box::new(describe::entry(&node.path, &node.meta));
             entry.hard_link = hard_link;
@@ -454,7 +462,7 @@ impl<'a, 'b> Scan<'a, 'b> {
             }
         }
         if node.meta.links > 1 && entry.kind != EntryType::Dir {
-            entry.hard_link = Some(self.link_name(&node.meta));
+            entry.hard_link = Some(link_name(&node.meta, self.root_device));
         }
         if let Some(content) = content {
             entry.set_content_of(content);
@@ -466,14 +474,6 @@ impl<'a, 'b> Scan<'a, 'b> {
                 Err(())
             }
         }
-    }
-
-    /// What all names of one inode have in common. Device numbers can change from boot to boot, so the root's is left out.
-    fn link_name(&self, meta: &Meta) -> String {
-        if meta.device == self.root_device {
-            return meta.inode.to_string();
-        }
-        format!("{}@{:x}", meta.inode, meta.device)
     }
 
     fn queue(&mut self, member: Member) -> std::result::Result<(), ()> {
