@@ -34,7 +34,7 @@ fail() { printf 'quickstart: error: %s\n' "$*" >&2; exit 1; }
 
 cleanup() {
   local code=$?
-  trap - EXIT INT TERM
+  trap - EXIT HUP INT TERM
   if [[ -n ${image_made:-} ]]; then
     docker rm -f -v "$tag-app" "$tag-data" >/dev/null 2>&1 || true
     docker volume rm "$tag-named" ${anonymous:+"$anonymous"} ${held:+"$held"} >/dev/null 2>&1 || true
@@ -48,6 +48,7 @@ cleanup() {
   exit "$code"
 }
 trap cleanup EXIT
+trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
