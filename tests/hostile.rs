@@ -7,6 +7,7 @@ mod tree;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use voltool::repo::index::{self, PackInfo, PackName};
 use voltool::repo::pack::PackBuilder;
 use voltool::repo::session::{Commit, Compressor, Session};
 use voltool::repo::{ChunkId, ChunkKind, RepoError, Repository, SnapshotRecord, SourceKind};
+use voltool::restore::{self, Selection};
 use voltool::store::{ObjectInfo, PutIfAbsent, Result, Store};
 
 /// A place whose snapshots say what a test wants, and a folder beside its targets that nobody may touch.
@@ -110,13 +112,7 @@ impl Hostile {
         let restored = self.place.restore(&repo, record).await;
         self.untouched();
         // What a tar program does with it is not ours to say, only that we do not break.
-        let (exporting, exported) = (repo.clone(), record.clone());
-        let _ = tokio::task::spawn_blocking(move || {
-            let (all, never) = (voltool::restore::Selection::default(), std::sync::atomic::AtomicBool::new(false));
-            voltool::restore::export::to_tar(&exporting, &exported, &all, std::io::sink(), &(), &never).map(drop)
-        })
-        .await
-        .expect("an export does not panic");
+        let _ = self.export(&repo, record).await;
         // A backup whose parent this is reads the listing, too.
         let source = self.place.source("v");
         if !source.root.exists() {
@@ -132,6 +128,16 @@ impl Hostile {
             Ok((restored, facts)) => (restored.problems, facts),
             Err(e) => (vec![(String::new(), e.to_string())], Facts::new()),
         }
+    }
+
+    async fn export(&self, repo: &Arc<Repository>, record: &SnapshotRecord) -> voltool::repo::Result<()> {
+        let (repo, record) = (repo.clone(), record.clone());
+        tokio::task::spawn_blocking(move || {
+            let (all, never) = (Selection::default(), AtomicBool::new(false));
+            restore::export::to_tar(&repo, &record, &all, std::io::sink(), &(), &never).map(drop)
+        })
+        .await
+        .expect("an export does not panic")
     }
 
     fn untouched(&self) {
@@ -181,6 +187,9 @@ async fn paths_that_lead_out() {
             let (problems, facts) = hostile.refuses(lines(&[json!({"p": path, "t": kind, "dv": [1, 3]})])).await;
             assert_eq!(facts.len(), 3, "{path}: {facts:?}");
             assert_eq!(problems.len(), 1, "{problems:?}");
+            // A tar with such a name in it would be a trap for whoever unpacks it.
+            let record = hostile.list(lines(&[json!({"p": path, "t": kind, "dv": [1, 3]})])).await;
+            assert!(hostile.export(&hostile.repo, &record).await.is_err(), "{path}");
         }
     }
     // Base64 of `../up`, and no base64 at all.
@@ -523,7 +532,9 @@ impl Store for AnyKey {
 async fn keys_that_lead_out_of_the_cache() {
     let hostile = Hostile::new().await;
     let record = hostile.list(lines(&[json!({"p": "n"})])).await;
-    let up = |prefix: &str, name: &str| format!("{prefix}/../../../../outside/{name}");
+    // The cache of the repository is two folders below the place.
+    let up =
+        |prefix: &str, name: &str| format!("{prefix}/{}../../outside/{name}", "../".repeat(prefix.split('/').count()));
     let mut renamed = record.clone();
     renamed.id = "made".into();
     let key = up("snapshots/v", "made.json");
