@@ -48,10 +48,9 @@ pub async fn adopt(
 
 fn merge(mut listed: StateReader, mut writer: StateWriter, root: &Path) -> Result<()> {
     let local = |e| RepoError::local("read", root, e);
-    let mut walk = Walk::new(root).map_err(local)?;
     let mut root_device = None;
     let mut result = Ok(());
-    while let Some(step) = walk.next() {
+    for step in Walk::new(root).map_err(local)? {
         // What cannot be looked at now stays as it is listed.
         let Step::Node(node) = step else { continue };
         let root_device = *root_device.get_or_insert(node.meta.device);
@@ -64,7 +63,8 @@ fn merge(mut listed: StateReader, mut writer: StateWriter, root: &Path) -> Resul
         let stamp = Stamp::of(&node.meta);
         let entry = serde_json::from_slice::<Entry>(&row.line).ok();
         let restored = (row.stamp.size, row.stamp.mtime) == (stamp.size, stamp.mtime);
-        match entry.filter(|entry| restored && entry.bad.is_none()) {
+        let owned = |e: &Entry| (e.mode, e.uid, e.gid) == (node.meta.mode & 0o7777, node.meta.uid, node.meta.gid);
+        match entry.filter(|entry| restored && entry.bad.is_none() && owned(entry)) {
             Some(mut entry) => {
                 entry.ctime = node.meta.ctime;
                 entry.inode = node.meta.inode;

@@ -7,8 +7,8 @@
 //! | [`state`] | the last listing, kept locally |
 //! | `pipeline`, `content`, [`listing`] | reading, cutting and listing (see the picture in `pipeline`) |
 //! | [`chunker`], [`exclude`], [`budget`], [`later`] | their tools |
-//! | [`compare`] | has the content changed since? |
-//! | [`adopt`] | after a restore, the content is what was restored |
+//! | [`mod@compare`] | has the content changed since? |
+//! | [`mod@adopt`] | after a restore, the content is what was restored |
 
 pub mod adopt;
 pub mod budget;
