@@ -63,7 +63,7 @@ fn a_deleted_volume_comes_back_with_everything() {
     host.ok(&["restore", "db"]);
     assert_same(&copy, &host.mountpoint("db"));
     assert_eq!(host.definition("db"), definition);
-    assert_eq!(beside(&host, "db"), [PathBuf::new(); 0]);
+    assert_eq!(beside(&host, "db"), Vec::<PathBuf>::new());
 
     // What came back is what is in the snapshot: nothing is at risk, and the next backup stores nothing but new inode numbers.
     let row = host.row("db");
@@ -210,7 +210,7 @@ fn content_is_replaced_only_when_asked_for_and_only_as_a_whole() {
 
     host.ok(&["restore", &format!("db@{}", &snapshot[..20]), "--replace"]);
     assert_same(&good, &host.mountpoint("db"));
-    assert_eq!(beside(&host, "db"), [PathBuf::new(); 0]);
+    assert_eq!(beside(&host, "db"), Vec::<PathBuf>::new());
 
     // A snapshot that cannot be read whole replaces nothing.
     host.write("db", "file", "new");
@@ -220,7 +220,7 @@ fn content_is_replaced_only_when_asked_for_and_only_as_a_whole() {
     let ran = host.voltool(&["restore", "db", "--replace"]);
     ran.fails(1, &[&snapshot, "table", &pack, "nothing was replaced"]);
     assert_same(&newer, &host.mountpoint("db"));
-    assert_eq!(beside(&host, "db"), [PathBuf::new(); 0]);
+    assert_eq!(beside(&host, "db"), Vec::<PathBuf>::new());
 
     // Beside it, what there is can be looked at: what is lost is named, and the code says that it is not all.
     let ran = host.voltool(&["restore", "db", "--to", "db-rest"]);
@@ -314,7 +314,7 @@ fn an_interrupted_restore_leaves_everything_as_it_was() {
     assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains("interrupted"), "{said}");
     assert_eq!(host.read("db", "file"), "new");
-    assert_eq!(beside(&host, "db"), [PathBuf::new(); 0]);
+    assert_eq!(beside(&host, "db"), Vec::<PathBuf>::new());
     assert!(host.is_running("shop"));
 }
 

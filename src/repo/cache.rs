@@ -10,6 +10,9 @@
 //!   packs/…                      (reserved for data packs)
 //! ```
 //!
+//! What cannot be kept, because the disk is full for one, is used all the same and fetched again next time: a cache is no reason for a
+//! backup to fail.
+//!
 //! Files are written under a temporary name and renamed, so a reader never sees half of one; they are not synced, because what is
 //! lost or damaged is fetched again.
 
@@ -44,8 +47,8 @@ impl Cache {
     }
 
     /// Keeps an object.
-    pub fn keep_object(&self, key: &str, data: &[u8]) -> Result<()> {
-        self.path(key).map_or(Ok(()), |path| self.write(&path, &[data]))
+    pub fn keep_object(&self, key: &str, data: &[u8]) {
+        let _ = self.path(key).map(|path| self.write(&path, &[data]));
     }
 
     /// Forgets an object, because it turned out to be damaged.
@@ -61,8 +64,8 @@ impl Cache {
     }
 
     /// Keeps an object that cannot be checked by what is in it.
-    pub fn keep_checked_object(&self, key: &str, data: &[u8]) -> Result<()> {
-        self.path(key).map_or(Ok(()), |path| self.write(&path, &[data, blake3::hash(data).as_bytes()]))
+    pub fn keep_checked_object(&self, key: &str, data: &[u8]) {
+        let _ = self.path(key).map(|path| self.write(&path, &[data, blake3::hash(data).as_bytes()]));
     }
 
     /// Where the object of that key is kept. `None` for a key that could lead out of the cache: keys come from a storage that others can
@@ -87,7 +90,9 @@ impl Cache {
     /// Keeps a segment's plain bytes, and maps them.
     pub fn keep_segment(&self, name: &str, plain: &[u8]) -> Result<Mapped> {
         let path = self.segment_path(name);
-        self.write(&path, &[plain, blake3::hash(plain).as_bytes()])?;
+        if self.write(&path, &[plain, blake3::hash(plain).as_bytes()]).is_err() {
+            return Ok(Mapped::in_memory(plain.to_vec()));
+        }
         let mut data = Mapped::open(&path)?;
         data.truncate(plain.len());
         Ok(data)
@@ -133,8 +138,8 @@ impl Cache {
     }
 
     /// Keeps the zstd frame of a metadata chunk.
-    pub fn keep_chunk(&self, id: &ChunkId, frame: &[u8]) -> Result<()> {
-        self.write(&self.chunk_path(id), &[frame])
+    pub fn keep_chunk(&self, id: &ChunkId, frame: &[u8]) {
+        let _ = self.write(&self.chunk_path(id), &[frame]);
     }
 
     /// Forgets a metadata chunk, because it turned out to be damaged.

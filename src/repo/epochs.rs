@@ -59,7 +59,7 @@ impl Repository {
                 }
             }
             if cached.is_none() {
-                self.cache.keep_checked_object(key, &data)?;
+                self.cache.keep_checked_object(key, &data);
             }
         }
         Ok(epochs)

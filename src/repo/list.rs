@@ -69,7 +69,7 @@ impl Repository {
             Err(e) => return Err(e.into()),
         };
         let record = self.checked(key, sealed.clone())?;
-        self.cache.keep_object(key, &sealed)?;
+        self.cache.keep_object(key, &sealed);
         Ok(Some(record))
     }
 

@@ -14,8 +14,13 @@ use super::error::{RepoError, Result};
 
 /// The bytes of a file that voltool wrote, or some of them.
 pub struct Mapped {
-    map: Option<memmap2::Mmap>,
+    data: Data,
     len: usize,
+}
+
+enum Data {
+    Map(memmap2::Mmap),
+    Heap(Vec<u8>),
 }
 
 impl Mapped {
@@ -25,11 +30,16 @@ impl Mapped {
         let file = File::open(path).map_err(local)?;
         let len = file.metadata().map_err(local)?.len() as usize;
         if len == 0 {
-            return Ok(Mapped { map: None, len: 0 });
+            return Ok(Mapped::in_memory(Vec::new()));
         }
         // SAFETY: see the module's documentation: the file is private to voltool and is never changed once it has its name.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(local)?;
-        Ok(Mapped { map: Some(map), len })
+        Ok(Mapped { data: Data::Map(map), len })
+    }
+
+    /// The same in memory, for when there is no room for the file.
+    pub fn in_memory(bytes: Vec<u8>) -> Self {
+        Mapped { len: bytes.len(), data: Data::Heap(bytes) }
     }
 
     /// Leaves out everything behind the first `len` bytes.
@@ -42,6 +52,9 @@ impl Deref for Mapped {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.map.as_ref().map_or(&[], |map| &map[..self.len])
+        match &self.data {
+            Data::Map(map) => &map[..self.len],
+            Data::Heap(bytes) => &bytes[..self.len],
+        }
     }
 }

@@ -239,7 +239,7 @@ impl Repository {
             let sealed = store.get(&object.key).await?;
             match Keys::open(&object.key, &sealed, &config.id, unlock) {
                 Ok(Some(keys)) => {
-                    cache.keep_object(&cached, &sealed)?;
+                    cache.keep_object(&cached, &sealed);
                     return Self::assemble(store, config, keys, cache_dir);
                 }
                 Ok(None) => {}

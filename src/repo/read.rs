@@ -49,8 +49,11 @@ impl Repository {
         let mut index = index::Index::default();
         if segments.len() > MERGE_ABOVE && damaged.is_empty() {
             let name = merged_name(&names);
-            let data = self.cache.keep_large_segment(&name, |path| index::merge(&segments, path))?;
-            index.add(Segment::open(&name, data)?);
+            match self.cache.keep_large_segment(&name, |path| index::merge(&segments, path)) {
+                Ok(data) => index.add(Segment::open(&name, data)?),
+                // Without room for the merge, lookups search each of them.
+                Err(_) => segments.into_iter().for_each(|s| index.add(s)),
+            }
             // What was merged before is part of this one.
             let old = |n: &String| n.starts_with("merged-") && *n != name;
             self.cache.segment_names().iter().filter(|n| old(n)).for_each(|n| self.cache.drop_segment(n));
@@ -374,14 +377,14 @@ impl Repository {
                 let location = Location { pack: pack.clone(), entry };
                 found = Some(self.decode_chunk(&location, &plain, 0, None)?.into());
             }
-            self.cache.keep_chunk(&id, frame)?;
+            self.cache.keep_chunk(&id, frame);
         }
         found.ok_or_else(|| RepoError::damaged(key, format!("chunk {wanted:?} is not in it")))
     }
 
     /// Keeps a metadata chunk that was just written, so that the next run need not ask for it.
-    pub(super) fn keep_meta_chunk(&self, id: &ChunkId, frame: &[u8]) -> Result<()> {
-        self.cache.keep_chunk(id, frame)
+    pub(super) fn keep_meta_chunk(&self, id: &ChunkId, frame: &[u8]) {
+        self.cache.keep_chunk(id, frame);
     }
 }
 

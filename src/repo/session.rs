@@ -197,7 +197,7 @@ impl Session {
         self.added.fetch_add(raw.len() as u64, Ordering::Relaxed);
         self.stored.fetch_add(frame.len() as u64, Ordering::Relaxed);
         if kind.is_metadata() {
-            self.shared.repo.keep_meta_chunk(&id, &frame)?;
+            self.shared.repo.keep_meta_chunk(&id, &frame);
         }
         let (builder, target) =
             if kind.is_metadata() { (&self.meta, META_PACK_TARGET) } else { (&self.data, PACK_TARGET) };
@@ -295,7 +295,7 @@ impl Session {
         }
         // Committed. That the cache is full, or a session object stays behind for a collector to clear away, is no reason to call this a
         // failure.
-        let _ = shared.repo.cache.keep_object(&key, &object);
+        shared.repo.cache.keep_object(&key, &object);
         let _ = store.delete(&format!("sessions/{name}.json")).await;
         Ok(Commit::Committed(Box::new(record)))
     }

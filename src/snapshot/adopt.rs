@@ -49,16 +49,11 @@ pub async fn adopt(
 fn merge(mut listed: StateReader, mut writer: StateWriter, root: &Path) -> Result<()> {
     let local = |e| RepoError::local("read", root, e);
     let mut root_device = None;
-    let mut result = Ok(());
     for step in Walk::new(root).map_err(local)? {
         // What cannot be looked at now stays as it is listed.
         let Step::Node(node) = step else { continue };
         let root_device = *root_device.get_or_insert(node.meta.device);
-        let mut keep = |row: &Row| {
-            if result.is_ok() {
-                result = writer.add(&row.path, &row.stamp, &row.line);
-            }
-        };
+        let mut keep = |row: &Row| writer.add(&row.path, &row.stamp, &row.line);
         let Some(row) = listed.seek(&node.path, &mut keep).map_err(local)? else { continue };
         let stamp = Stamp::of(&node.meta);
         let entry = serde_json::from_slice::<Entry>(&row.line).ok();
@@ -70,18 +65,11 @@ fn merge(mut listed: StateReader, mut writer: StateWriter, root: &Path) -> Resul
                 entry.inode = node.meta.inode;
                 let linked = node.meta.links > 1 && entry.kind != EntryType::Dir;
                 entry.hard_link = linked.then(|| link_name(&node.meta, root_device));
-                writer.add(&node.path, &stamp, &super::pipeline::to_line(&entry)?)?;
+                writer.add(&node.path, &stamp, &super::pipeline::to_line(&entry)?);
             }
             None => keep(&row),
         }
     }
-    listed
-        .drain(|row| {
-            if result.is_ok() {
-                result = writer.add(&row.path, &row.stamp, &row.line);
-            }
-        })
-        .map_err(local)?;
-    result?;
+    listed.drain(|row| writer.add(&row.path, &row.stamp, &row.line)).map_err(local)?;
     writer.finish()
 }

@@ -254,7 +254,7 @@ fn list(
         let (entry, stamp) = match item {
             Item::Ready { path, stamp, line } => {
                 listing.add(&path, &line, &mut compressor)?;
-                state.add(&path, &stamp, &line)?;
+                state.add(&path, &stamp, &line);
                 continue;
             }
             Item::Link { mut entry, stamp } => {
@@ -280,7 +280,7 @@ fn list(
         };
         let line = to_line(&entry)?;
         listing.add(&entry.path(), &line, &mut compressor)?;
-        state.add(&entry.path(), &stamp, &line)?;
+        state.add(&entry.path(), &stamp, &line);
     }
     if shared.stopped() {
         return Err(RepoError::Interrupted);

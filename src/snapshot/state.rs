@@ -88,15 +88,20 @@ impl<W: Write> Write for HashWriter<W> {
 }
 
 /// Writes a new state beside the old one; only [`StateWriter::finish`] puts it in its place.
+///
+/// What cannot be written, because the disk is full for one, is said at the end: the state only saves reading, so it must not fail a
+/// backup half-way.
 pub struct StateWriter {
     file: Option<BufWriter<HashWriter<File>>>,
     path: PathBuf,
     temporary: PathBuf,
+    failure: Option<RepoError>,
+    finished: bool,
 }
 
 impl Drop for StateWriter {
     fn drop(&mut self) {
-        if self.file.is_some() {
+        if !self.finished {
             let _ = std::fs::remove_file(&self.temporary);
         }
     }
@@ -130,11 +135,12 @@ impl StateWriter {
             .and_then(|()| file.write_all(&(json.len() as u32).to_le_bytes()))
             .and_then(|()| file.write_all(&json))
             .map_err(local)?;
-        Ok(StateWriter { file: Some(file), path: path.to_owned(), temporary })
+        Ok(StateWriter { file: Some(file), path: path.to_owned(), temporary, failure: None, finished: false })
     }
 
     /// Adds a row. Rows come in the order of a listing.
-    pub fn add(&mut self, path: &[u8], stamp: &Stamp, line: &[u8]) -> Result<()> {
+    pub fn add(&mut self, path: &[u8], stamp: &Stamp, line: &[u8]) {
+        let Some(file) = &mut self.file else { return };
         let mut head = Vec::with_capacity(path.len() + 56);
         head.extend_from_slice(&(path.len() as u32).to_le_bytes());
         head.extend_from_slice(path);
@@ -145,20 +151,27 @@ impl StateWriter {
         }
         head.extend_from_slice(&stamp.inode.to_le_bytes());
         head.extend_from_slice(&(line.len() as u32).to_le_bytes());
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.write_all(&head)
-            .and_then(|()| file.write_all(line))
-            .map_err(|e| RepoError::local("write", &self.temporary, e))
+        if let Err(e) = file.write_all(&head).and_then(|()| file.write_all(line)) {
+            self.failure = Some(RepoError::local("write", &self.temporary, e));
+            self.file = None;
+            // The room is somebody else's now.
+            let _ = std::fs::remove_file(&self.temporary);
+        }
     }
 
     /// Puts the state in its place.
     pub fn finish(mut self) -> Result<()> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         let local = |e| RepoError::local("write", &self.path, e);
         let Some(mut file) = self.file.take() else { return Ok(()) };
         file.write_all(&0u32.to_le_bytes()).map_err(local)?;
         let HashWriter { mut inner, hasher } = file.into_inner().map_err(|e| local(e.into_error()))?;
         inner.write_all(hasher.finalize().as_bytes()).map_err(local)?;
-        std::fs::rename(&self.temporary, &self.path).map_err(local)
+        std::fs::rename(&self.temporary, &self.path).map_err(local)?;
+        self.finished = true;
+        Ok(())
     }
 }
 
@@ -290,7 +303,7 @@ mod tests {
         let header = StateHeader { snapshot: "x".into(), scanned: 5 };
         let mut writer = StateWriter::create(&path, &header).unwrap();
         for (n, p) in ["a", "a/b", "b", "c"].iter().enumerate() {
-            writer.add(p.as_bytes(), &stamp(n as u64), p.as_bytes()).unwrap();
+            writer.add(p.as_bytes(), &stamp(n as u64), p.as_bytes());
         }
         assert!(StateReader::open(&path).is_none());
         writer.finish().unwrap();
@@ -309,7 +322,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let mut writer = StateWriter::create(&path, &StateHeader { snapshot: "x".into(), scanned: 5 }).unwrap();
-        writer.add(b"a", &stamp(1), b"line").unwrap();
+        writer.add(b"a", &stamp(1), b"line");
         writer.finish().unwrap();
         let good = std::fs::read(&path).unwrap();
         for at in 0..good.len() {
