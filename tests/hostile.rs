@@ -290,8 +290,19 @@ async fn names_that_come_twice_and_orders_that_are_none() {
         hostile.refuses(lines(&entries)).await;
     }
     // The second file of a name, in a leaf of its own: the first one stays.
-    let (problems, facts) = hostile.refuses(lines(&[json!({"p": "first", "m": 0o600})])).await;
-    assert!(problems[0].0 == "first" && facts["first"].starts_with("f 0644"), "{problems:?} {facts:?}");
+    let id = hostile.repo.keys().chunk_id(b"four");
+    hostile
+        .commit(move |session, compressor| {
+            session.put(ChunkKind::Fixed, b"four", compressor).unwrap();
+            vec![]
+        })
+        .await;
+    for content in [json!([]), json!([[id, 4]])] {
+        let size = 4 * content.as_array().unwrap().len();
+        let second = json!({"p": "first", "m": 0o600, "k": "fixed", "s": size, "c": content});
+        let (problems, facts) = hostile.refuses(lines(&[second])).await;
+        assert!(problems[0].0 == "first" && facts["first"].starts_with("f 0644"), "{problems:?} {facts:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
