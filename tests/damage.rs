@@ -163,7 +163,6 @@ async fn matrix(kind: Kind, encrypted: bool) {
         return;
     };
     for damage in DAMAGES {
-        println!("{kind:?} {damage:?}");
         let place = scene.place.copy();
         apply(&place.repository(), keys, damage);
         check(&scene, &place, kind, damage, keys).await;

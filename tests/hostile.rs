@@ -397,8 +397,11 @@ async fn lists_that_are_none() {
     assert!(hostile.restore(&record).await.0[0].1.contains("is missing"));
 }
 
+/// Id, kind, raw length, frame, base: what a pack says of a chunk, true or not.
+type PlantedChunk = (ChunkId, ChunkKind, u32, Vec<u8>, Option<ChunkId>);
+
 /// Makes a pack by hand, with its index, as a session of its own.
-async fn plant_pack(store: &Arc<dyn Store>, chunks: &[(ChunkId, ChunkKind, u32, Vec<u8>, Option<ChunkId>)]) {
+async fn plant_pack(store: &Arc<dyn Store>, chunks: &[PlantedChunk]) {
     let mut builder = PackBuilder::default();
     for (id, kind, raw_len, frame, base) in chunks {
         builder.add(*id, *kind, *raw_len, frame, *base);
