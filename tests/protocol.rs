@@ -101,7 +101,7 @@ async fn a_writer_that_is_fenced_off_begins_again() {
         let record = place.backup(&repo, "a").await.unwrap().record;
         assert_eq!(looked.load(Ordering::SeqCst), times + 1);
         let counting: Vec<String> = snapshots(&place).await.iter().map(|r| r.id.clone()).collect();
-        assert_eq!(counting, [record.id.clone()], "the run shows as exactly one snapshot");
+        assert_eq!(counting, std::slice::from_ref(&record.id), "the run shows as exactly one snapshot");
         assert_eq!(keys(&place, "snapshots/").len(), times + 1);
         let forgotten = keys(&place, "forgotten/");
         assert_eq!(forgotten.len(), times);
@@ -123,7 +123,7 @@ async fn a_writer_that_is_always_fenced_off_gives_up() {
     let error = place.backup(&repo, "a").await.unwrap_err();
     assert!(matches!(error, RepoError::Fenced(3)), "{error}");
     let counting: Vec<String> = snapshots(&place).await.iter().map(|r| r.id.clone()).collect();
-    assert_eq!(counting, [before.id.clone()]);
+    assert_eq!(counting, std::slice::from_ref(&before.id));
     assert_restores(&place, &before).await;
 }
 
