@@ -2,6 +2,9 @@
 //!
 //! The rule: what is damaged is detected and named, everything else comes back byte for byte, nothing is silently wrong, nothing panics.
 
+// Which damage it was that a test failed over.
+#![allow(clippy::print_stdout)]
+
 #[path = "support/tree.rs"]
 mod tree;
 
@@ -163,6 +166,7 @@ async fn matrix(kind: Kind, encrypted: bool) {
         return;
     };
     for damage in DAMAGES {
+        println!("{kind:?} {damage:?}");
         let place = scene.place.copy();
         apply(&place.repository(), keys, damage);
         check(&scene, &place, kind, damage, keys).await;
