@@ -380,3 +380,32 @@ async fn one_damaged_cached_epoch_hides_nothing() {
         assert_eq!(repo.epochs().await.unwrap().condemned, want, "byte {at}");
     }
 }
+
+/// An index that is well-formed and wrong: what the packs say themselves counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_wrong_about_every_chunk() {
+    for encrypted in [false, true] {
+        let scene = scene(encrypted).await;
+        let place = scene.place.copy();
+        fs::remove_dir_all(place.repository().join("index")).unwrap();
+        let repo = place.open().await;
+        let mut tables = repo.learn_packs("packs/").await.unwrap().0;
+        for entry in tables.iter_mut().flat_map(|(_, entries)| entries) {
+            entry.offset += 7;
+        }
+        let index = zstd::bulk::compress(&voltool::repo::index::encode(&tables), 3).unwrap();
+        let sealed = repo.keys().sealer.seal(index).unwrap().0;
+        place.store().put("index/01ARZ3NDEKTSV4RRFFQ69G5FAV.idx", sealed.into()).await.unwrap();
+        let repo = place.try_open(place.store(), "cold").await.unwrap();
+        for record in repo.snapshots().await.unwrap().records {
+            let (restored, facts) = place.restore(&repo, &record).await.unwrap();
+            assert_eq!(restored.problems, []);
+            assert_eq!(differences(&scene.want[&record.id], &facts), [""; 0]);
+            let (problems, facts) = place.export(&repo, &record).await.unwrap();
+            assert_eq!((problems, differences(&scene.want[&record.id], &facts)), (vec![], vec![]));
+        }
+        let record = place.backup(&repo, "a").await.unwrap().record;
+        let (restored, facts) = place.restore(&repo, &record).await.unwrap();
+        assert_eq!((restored.problems, differences(&scene.now, &facts)), (vec![], vec![]));
+    }
+}
