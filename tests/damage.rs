@@ -260,9 +260,9 @@ async fn check_restore(
 /// Backs `a` up again, with local state and without, and restores that.
 async fn check_backups(scene: &Scene, place: &Place, kind: Kind, keys: &[String; 2]) {
     for state in ["state", "no-state"] {
-        // As a new process that has never been here.
-        let cache = format!("cache-{state}");
-        let repo = place.try_open(place.store(), &cache).await.unwrap();
+        // As a new process that has never been here; neither finds what the other one has stored.
+        let place = &place.copy();
+        let repo = place.open().await;
         let source = place.source("a");
         let done = voltool::snapshot::backup(&repo, &source, &place.options(state), Arc::new(())).await;
         let record = done.unwrap_or_else(|e| panic!("{state}: {e}")).record;
@@ -407,5 +407,24 @@ async fn an_index_that_is_wrong_about_every_chunk() {
         let record = place.backup(&repo, "a").await.unwrap().record;
         let (restored, facts) = place.restore(&repo, &record).await.unwrap();
         assert_eq!((restored.problems, differences(&scene.now, &facts)), (vec![], vec![]));
+    }
+}
+
+/// A listing that cannot be read any more is stored again as soon as a backup notices, although nothing has changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_listing_is_stored_again() {
+    for encrypted in [false, true] {
+        let scene = scene(encrypted).await;
+        for damage in [Damage::Delete, Damage::Zero, Damage::Flip(8)] {
+            let place = scene.place.copy();
+            let [_, of_b] = &scene.victims[&Kind::MetaPack];
+            apply(&place.repository(), &[of_b.clone(), String::new()], damage);
+            fs::remove_dir_all(place.path("state")).unwrap();
+            let record = place.backup(&place.open().await, "b").await.unwrap().record;
+            let repo = place.try_open(place.store(), "cold").await.unwrap();
+            let (restored, facts) = place.restore(&repo, &record).await.unwrap();
+            let want = &scene.want[&scene.latest["b"]];
+            assert_eq!((restored.problems, differences(want, &facts)), (vec![], vec![]), "{damage:?}");
+        }
     }
 }

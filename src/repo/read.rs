@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
 
 use super::index::{self, Location, PackInfo, PackName, Segment};
 use super::pack::{self, PackEntry};
@@ -134,7 +135,7 @@ impl Repository {
             .filter_map(|o| Some((PackName::from_key(&o.key)?, o.size)))
             .filter(|(name, _)| !known.contains(name))
             .collect();
-        let tables = unknown.iter().map(|(name, size)| self.read_table(*name, *size));
+        let tables = unknown.into_iter().map(|(name, size)| self.read_table(name, size));
         let mut results = futures_util::stream::iter(tables).buffered(PARALLEL);
         let (mut learnt, mut damaged) = (Vec::new(), Vec::new());
         while let Some(result) = results.next().await {
@@ -228,6 +229,15 @@ impl Repository {
 
     /// Reads one data or metadata chunk from the repository, wherever a good copy is.
     pub async fn read_chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.read_wherever(id, false).await
+    }
+
+    /// Reads a chunk that is the base of a delta: from a place where it is whole, because deltas are one deep.
+    pub fn read_full_chunk<'a>(&'a self, id: &'a ChunkId) -> BoxFuture<'a, Result<Vec<u8>>> {
+        self.read_wherever(id, true).boxed()
+    }
+
+    async fn read_wherever(&self, id: &ChunkId, must_be_full: bool) -> Result<Vec<u8>> {
         let mut failures = Vec::new();
         let mut locations = self.locate_or_learn(id).await?;
         let mut tried = HashSet::new();
@@ -238,17 +248,30 @@ impl Repository {
                 self.learn_again(locations.iter().map(|l| l.pack.name)).await?;
                 locations = self.locate(id);
             }
-            for location in &locations {
+            for location in locations.iter().filter(|l| !must_be_full || l.entry.base.is_none()) {
                 if !tried.insert((location.pack.name, location.pack.size, location.entry.clone())) {
                     continue;
                 }
                 match self.read_at(location).await {
                     Ok(raw) => return Ok(raw),
-                    Err(e) => failures.push(self.note_unreadable(&location.pack, e)),
+                    Err(e) => failures.push(e),
                 }
             }
         }
+        if failures.iter().all(RepoError::is_about_one_object) {
+            self.unreadable().extend(locations.iter().map(|l| l.pack.name));
+        }
         Err(missing(*id, failures))
+    }
+
+    async fn read_at(&self, location: &Location) -> Result<Vec<u8>> {
+        let entry = &location.entry;
+        let content = self.read_range(&location.pack, entry.offset.into(), entry.len.into()).await?;
+        let base = match &entry.base {
+            None => None,
+            Some(base) => Some(self.read_full_chunk(base).await?),
+        };
+        self.decode_chunk(location, &content, entry.offset.into(), base.as_deref())
     }
 
     /// Reads the tables of these packs, whatever an index tells about them; each once.
@@ -276,38 +299,6 @@ impl Repository {
         self.install_segment(&name, &index::encode(learnt))?;
         self.cache.drop_segment(&name);
         Ok(())
-    }
-
-    /// Remembers that something in the pack cannot be read, if that is what the error says.
-    fn note_unreadable(&self, pack: &PackInfo, error: RepoError) -> RepoError {
-        if error.is_about_one_object() {
-            self.unreadable().insert(pack.name);
-        }
-        error
-    }
-
-    async fn read_at(&self, location: &Location) -> Result<Vec<u8>> {
-        let entry = &location.entry;
-        let content = self.read_range(&location.pack, entry.offset.into(), entry.len.into()).await?;
-        let base = match &entry.base {
-            None => None,
-            Some(base) => Some(self.read_full_chunk(base).await?),
-        };
-        self.decode_chunk(location, &content, entry.offset.into(), base.as_deref())
-    }
-
-    /// Reads a chunk that is the base of a delta: from a place where it is whole, because deltas are one deep.
-    pub async fn read_full_chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        let mut failures = Vec::new();
-        for location in self.locate_or_learn(id).await?.into_iter().filter(|l| l.entry.base.is_none()) {
-            let (offset, len) = (u64::from(location.entry.offset), u64::from(location.entry.len));
-            let read = self.read_range(&location.pack, offset, len).await;
-            match read.and_then(|content| self.decode_chunk(&location, &content, offset, None)) {
-                Ok(raw) => return Ok(raw),
-                Err(e) => failures.push(self.note_unreadable(&location.pack, e)),
-            }
-        }
-        Err(missing(*id, failures))
     }
 
     /// Where the chunk is; if the index does not know, the packs are asked.
@@ -352,7 +343,7 @@ impl Repository {
         for location in self.locate_or_learn(id).await? {
             match self.meta_pack(&location.pack, id).await {
                 Ok(raw) => return Ok(raw),
-                Err(e) => failures.push(self.note_unreadable(&location.pack, e)),
+                Err(e) => failures.push(e),
             }
         }
         // A pack that is damaged elsewhere may still hold this chunk.
