@@ -11,13 +11,21 @@
 //! | [`restore`] | from a snapshot to a volume, a directory or a tar |
 //! | [`docker`] | the engine, through its API |
 //! | [`inventory`] | volumes, containers, and who references what |
+//! | [`guard`] | what a command would destroy, and whether that exists anywhere else |
+//! | [`audit`] | the storage traps that an engine's volumes and containers are in |
+//! | [`plugin`] | the Docker plugin: HTTP over a unix socket |
+//! | [`daemon`] | what runs all the time |
 //! | [`cli`] | the command line; the only module that prints |
 //!
 //! The library never prints and never exits.
 
+pub mod audit;
 pub mod cli;
+pub mod daemon;
 pub mod docker;
+pub mod guard;
 pub mod inventory;
+pub mod plugin;
 pub mod repo;
 pub mod restore;
 pub mod snapshot;

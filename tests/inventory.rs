@@ -68,8 +68,13 @@ async fn named_and_anonymous_volumes_are_told_apart() {
     assert_eq!(inventory.volumes.len(), 8);
     assert!(inventory.volume(&dangling).expect("listed").is_dangling());
     assert_eq!(users(inventory.volume(&shared).expect("listed")), [("flag", "/anon", true), ("peek", "/y", false)]);
-    let named: Vec<bool> = inventory.volume(&shared).expect("listed").used_by.iter().map(|u| u.named_in_spec).collect();
-    assert_eq!(named, [false, true], "removing `flag` with -v could take the volume along, removing `peek` never does");
+    let named: Vec<Option<bool>> =
+        inventory.volume(&shared).expect("listed").used_by.iter().map(|u| u.named_in_spec).collect();
+    assert_eq!(
+        named,
+        [Some(false), Some(true)],
+        "removing `flag` with -v could take the volume along, removing `peek` never does"
+    );
     assert_eq!((&inventory.missing, &inventory.warnings), (&vec![], &vec![]));
     assert_eq!(inventory.nearest("byfalg"), Some("byflag"));
 }
@@ -136,7 +141,10 @@ async fn data_only_containers_are_recognised_in_all_forms() {
     let both = inventory.volume("both").expect("listed");
     assert_eq!(both.kind, Kind::Named);
     assert_eq!(users(both), [("consumer", "/both", false), ("later", "/both", false), ("referenced", "/both", false)]);
-    assert!(both.used_by.iter().all(|usage| usage.named_in_spec), "the name is in the source's definition");
+    assert!(
+        both.used_by.iter().all(|usage| usage.named_in_spec == Some(true)),
+        "the name is in the source's definition"
+    );
     let by_id = inventory.volume(&volume_at(&engine, "never-started", "/data")).expect("listed");
     assert_eq!(users(by_id), [("by-id", "/data", true), ("never-started", "/data", true)]);
 }

@@ -7,9 +7,10 @@ use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use jiff::SignedDuration;
 use toml_edit::{Document, DocumentMut, Item, TableLike, Value};
 
-use super::ui::format::parse_size;
+use super::ui::format::{parse_duration, parse_size};
 use crate::store::S3Options;
 
 /// What a key holds.
@@ -21,6 +22,7 @@ enum Expect {
     Count,
     Size,
     Texts,
+    Duration,
 }
 
 impl Expect {
@@ -32,6 +34,7 @@ impl Expect {
             Expect::Count => "a whole number of at least 1",
             Expect::Size => "a size: a number of bytes, or a string such as \"256MiB\"",
             Expect::Texts => "an array of strings",
+            Expect::Duration => "a duration such as \"24h\" or \"7d\"",
         }
     }
 }
@@ -64,6 +67,21 @@ const SCHEMA: &[Key] = &[
     key("backup", "exclude_volumes", Expect::Texts, "globs of names of volumes that a backup without names leaves out"),
     key("backup", "parallel", Expect::Count, "how many volumes at once"),
     key("backup", "memory", Expect::Size, "memory to work with"),
+    key("guard", "ephemeral", Expect::Texts, "globs of names of volumes that may be destroyed without a snapshot"),
+    key(
+        "guard",
+        "max_age",
+        Expect::Duration,
+        "a volume that changed since a snapshot younger than this may be destroyed all the same",
+    ),
+    key("guard", "grace", Expect::Duration, "prune leaves volumes alone that were used within this time (default 24h)"),
+    key(
+        "guard",
+        "timeout",
+        Expect::Duration,
+        "the longest that the engine waits for a decision; then the answer is no (default 30s)",
+    ),
+    key("audit", "max_age", Expect::Duration, "the age from which a volume's newest snapshot is too old (default 7d)"),
     key("cache", "dir", Expect::Path, "folder of the local cache"),
     key("cache", "max_size", Expect::Size, "the most that the cache may hold"),
     key("state", "dir", Expect::Path, "folder of local state"),
@@ -99,12 +117,29 @@ pub struct Config {
     pub backup_parallel: Option<usize>,
     /// `[backup] memory`: the byte budget.
     pub backup_memory: Option<u64>,
+    /// `[guard]`.
+    pub guard: GuardSettings,
+    /// `[audit] max_age`.
+    pub audit_max_age: Option<SignedDuration>,
     /// `[cache] dir`.
     pub cache_dir: Option<PathBuf>,
     /// `[cache] max_size`, in bytes.
     pub cache_max_size: Option<u64>,
     /// `[state] dir`.
     pub state_dir: Option<PathBuf>,
+}
+
+/// `[guard]`: what may be destroyed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GuardSettings {
+    /// `ephemeral`: globs of names of volumes that may go.
+    pub ephemeral: Vec<String>,
+    /// `max_age`: how old a snapshot may be for a changed volume to go all the same.
+    pub max_age: Option<SignedDuration>,
+    /// `grace`: what was used within this time is not pruned.
+    pub grace: Option<SignedDuration>,
+    /// `timeout`: how long the engine waits for a decision.
+    pub timeout: Option<SignedDuration>,
 }
 
 /// What `init` writes into the configuration file.
@@ -340,6 +375,15 @@ impl Reader<'_> {
                     _ => config.cache_max_size = Some(value),
                 }
             }
+            Expect::Duration => {
+                let value = Some(parse_duration(&text()?).map_err(bad)?);
+                match (table, key) {
+                    ("guard", "max_age") => config.guard.max_age = value,
+                    ("guard", "grace") => config.guard.grace = value,
+                    ("guard", _) => config.guard.timeout = value,
+                    _ => config.audit_max_age = value,
+                }
+            }
             Expect::Texts => {
                 let array = item.as_array().ok_or_else(wrong)?;
                 let texts = array.iter().map(|v| v.as_str().map(str::to_owned));
@@ -347,6 +391,7 @@ impl Reader<'_> {
                     .collect::<Option<_>>()
                     .ok_or_else(|| self.wrong(item, &name, expect.describe(), "an array with something else in it"))?;
                 match key {
+                    "ephemeral" => config.guard.ephemeral = texts,
                     "exclude_volumes" => config.backup_exclude_volumes = texts,
                     _ => config.backup_exclude = texts,
                 }

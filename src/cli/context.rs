@@ -11,8 +11,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use jiff::SignedDuration;
+
 use super::GlobalArgs;
-use super::config::{Config, ConfigError};
+use super::config::{Config, ConfigError, GuardSettings};
 use super::error::{CliError, Kind};
 use super::interrupt::Interrupt;
 use super::secret::Secrets;
@@ -74,6 +76,10 @@ pub struct Settings {
     pub exclude_volumes: Vec<String>,
     /// How many volumes at once, from the configuration.
     pub parallel: Option<usize>,
+    /// What may be destroyed.
+    pub guard: GuardSettings,
+    /// The age from which a volume's newest snapshot is too old for `audit`.
+    pub audit_max_age: Option<SignedDuration>,
     /// The byte budget.
     pub memory: u64,
     /// The folder of the local cache.
@@ -285,6 +291,8 @@ fn settings(args: &GlobalArgs, env: &Environment, found: FoundConfig) -> Result<
         exclude: config.backup_exclude,
         exclude_volumes: config.backup_exclude_volumes,
         parallel: config.backup_parallel,
+        guard: config.guard,
+        audit_max_age: config.audit_max_age,
         memory: args.memory.or(config.backup_memory).unwrap_or(DEFAULT_MEMORY),
         cache_dir,
         cache_max_size: config.cache_max_size,

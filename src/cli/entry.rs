@@ -34,7 +34,7 @@ fn parse_and_run(args: impl IntoIterator<Item = OsString>) -> u8 {
             return u8::try_from(e.exit_code()).unwrap_or(Kind::Usage.code());
         }
     };
-    let ui = Ui::new(Manner::detect(cli.global.quiet, cli.global.verbose, cli.global.no_progress));
+    let ui = Ui::new(Manner::detect(cli.global.quiet, cli.global.verbose + cli.verbose_too, cli.global.no_progress));
     // A tar that ends early is damaged: for `export`, a reader that went away is a failure like any other.
     let may_close = !matches!(cli.verb, Verb::Export(_));
     let (code, message) = ending(run(cli, &ui), may_close);
@@ -102,6 +102,16 @@ async fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<Outcome> {
         Verb::Snapshots(args) => super::snapshots::run(context, args).await,
         Verb::Restore(args) => super::restore::run(context, args).await,
         Verb::Export(args) => super::export::run(context, args).await,
+        Verb::Rm(args) => super::rm::run(context, args).await,
+        Verb::Volume(args) => super::volume::run(context, args).await,
+        Verb::System(args) => super::system::run(context, args).await,
+        Verb::Apply(args) => super::apply::run(context, args).await,
+        Verb::Undo(args) => super::undo::run(context, args).await,
+        Verb::Docker(args) => super::docker::run(context, args).await,
+        Verb::Guard(args) => super::guard::run(context, args).await,
+        Verb::Daemon(args) => super::daemon::run(context, args).await,
+        Verb::History(args) => super::history::run(context, args).await,
+        Verb::Audit(args) => super::audit::run(context, args).await,
         Verb::Completions(args) => super::completions::run(&context.ui, &args),
         Verb::Man(args) => super::man::run(&context.ui, &args),
         Verb::MarkdownHelp => super::markdown::run(&context.ui),

@@ -13,13 +13,20 @@
 //! | `snapshot_ref.rs` | `VOLUME[@SNAPSHOT]` |
 //! | `ui/` | tables, bars, numbers; the only place that prints |
 
+pub mod apply;
+pub mod audit;
 pub mod backup;
 pub mod completions;
 pub mod config;
 pub mod context;
+pub mod daemon;
+pub mod docker;
 mod entry;
 pub mod error;
 pub mod export;
+pub mod guard;
+pub mod guarded;
+pub mod history;
 pub mod init;
 pub mod interrupt;
 pub mod ls;
@@ -27,10 +34,14 @@ pub mod man;
 mod markdown;
 pub mod open;
 pub mod restore;
+pub mod rm;
 pub mod secret;
 pub mod snapshot_ref;
 pub mod snapshots;
+pub mod system;
 pub mod ui;
+pub mod undo;
+pub mod volume;
 
 use std::path::PathBuf;
 
@@ -64,6 +75,9 @@ pub enum Outcome {
     after_long_help = AFTER_HELP
 )]
 pub struct Cli {
+    /// Say more, as --verbose; only before the verb, because behind `rm` it is Docker's own -v
+    #[arg(short = 'v', action = ArgAction::Count, hide = true)]
+    pub verbose_too: u8,
     /// Options of every verb.
     #[command(flatten)]
     pub global: GlobalArgs,
@@ -149,8 +163,8 @@ pub struct GlobalArgs {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Say more
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    /// Say more (before the verb also -v; behind it that is Docker's own -v)
+    #[arg(long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 
     /// Draw no progress bars
@@ -172,6 +186,16 @@ pub enum Verb {
     Snapshots(snapshots::SnapshotsArgs),
     Restore(restore::RestoreArgs),
     Export(export::ExportArgs),
+    Rm(rm::RmArgs),
+    Volume(volume::VolumeArgs),
+    System(system::SystemArgs),
+    Apply(apply::ApplyArgs),
+    Undo(undo::UndoArgs),
+    Docker(docker::DockerArgs),
+    Guard(guard::GuardArgs),
+    Daemon(daemon::DaemonArgs),
+    History(history::HistoryArgs),
+    Audit(audit::AuditArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     #[command(hide = true)]

@@ -8,7 +8,7 @@ pub mod error;
 pub mod model;
 mod transport;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -106,6 +106,16 @@ impl Engine {
     /// If the engine cannot answer.
     pub async fn volumes(&self) -> Result<Volumes> {
         self.get("/volumes", "list the volumes of").await
+    }
+
+    /// The names of the volumes of which the engine itself believes that no container uses them.
+    ///
+    /// # Errors
+    /// If the engine cannot answer.
+    pub async fn unreferenced_volumes(&self) -> Result<BTreeSet<String>> {
+        let path = format!("/volumes?filters={}", encode(r#"{"dangling":["true"]}"#));
+        let listed: Volumes = self.get(&path, "list the unused volumes of").await?;
+        Ok(listed.volumes.into_iter().map(|volume| volume.name).collect())
     }
 
     /// Looks one volume up by its exact name; `None` if there is none.

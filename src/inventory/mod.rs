@@ -8,6 +8,7 @@
 //! failure: it is what the mounts of all containers say, including those that never ran.
 
 pub mod access;
+pub mod catalog;
 pub mod data_only;
 pub mod kind;
 
@@ -19,6 +20,7 @@ use crate::docker::model::Mount;
 use crate::docker::{Container, Engine, Result, Volume};
 
 pub use access::{AccessError, bound_folder, readable_root};
+pub use catalog::Catalog;
 pub use kind::Kind;
 
 /// The label that Docker Compose puts on what belongs to a project.
@@ -74,9 +76,13 @@ pub struct Usage {
     /// Whether the container is there to hold volumes; see [`data_only`].
     pub data_only: bool,
     /// Whether the container's definition names the volume. If it does not, `docker rm -v` and `--rm` remove the volume
-    /// together with the last container that uses it. Not part of the listing.
+    /// together with the last container that uses it. `None` if nobody can tell any more, because the container that the
+    /// definition comes from (`--volumes-from`) is gone. Not part of the listing.
     #[serde(skip)]
-    pub named_in_spec: bool,
+    pub named_in_spec: Option<bool>,
+    /// Whether the mount comes from another container (`--volumes-from`). Not part of the listing.
+    #[serde(skip)]
+    pub inherited: bool,
 }
 
 /// A volume that containers refer to and the engine does not have: removed under them, or of a driver that does not answer.
@@ -99,6 +105,9 @@ pub struct Inventory {
     pub missing: Vec<MissingVolume>,
     /// What the engine could not list, in its own words. Volumes may be missing then: say so.
     pub warnings: Vec<String>,
+    /// The volumes of which the engine itself believes that no container uses them, which is what its `prune` and `volume rm` go
+    /// by; `None` if it was not asked. Not to be trusted for anything else: see the module's documentation.
+    pub unreferenced: Option<BTreeSet<String>>,
 }
 
 impl Inventory {
@@ -109,6 +118,7 @@ impl Inventory {
     pub async fn scan(engine: &Engine) -> Result<Inventory> {
         let mut listed = engine.volumes().await?;
         let containers = engine.containers().await?;
+        let unreferenced = engine.unreferenced_volumes().await?;
         // Made since the volumes were listed, or left out of the listing because a plugin did not answer then.
         let known: BTreeSet<&str> = listed.volumes.iter().map(|volume| volume.name.as_str()).collect();
         let mut unknown = BTreeSet::new();
@@ -128,6 +138,7 @@ impl Inventory {
         listed.volumes.extend(found);
         let mut inventory = Inventory::from_parts(listed.volumes, containers);
         inventory.warnings = listed.warnings;
+        inventory.unreferenced = Some(unreferenced);
         Ok(inventory)
     }
 
@@ -137,7 +148,7 @@ impl Inventory {
         let mut used: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
         let mut projects: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (at, container) in containers.iter().enumerate() {
-            for (mount, named_in_spec) in mounts_of(at, &containers) {
+            for (mount, named_in_spec, inherited) in mounts_of(at, &containers) {
                 let usage = Usage {
                     name: container.name.clone(),
                     path: mount.destination.clone(),
@@ -146,6 +157,7 @@ impl Inventory {
                     rw: mount.rw,
                     data_only: data_only.contains(&at),
                     named_in_spec,
+                    inherited,
                 };
                 used.entry(mount.name.clone()).or_default().push(usage);
                 let project = container.details.config.labels.get(COMPOSE_PROJECT).cloned().unwrap_or_default();
@@ -177,7 +189,7 @@ impl Inventory {
         }
         infos.sort_by(|a, b| a.name.cmp(&b.name));
         let missing = used.into_iter().map(|(name, used_by)| MissingVolume { name, used_by }).collect();
-        Inventory { volumes: infos, containers, missing, warnings: Vec::new() }
+        Inventory { volumes: infos, containers, missing, warnings: Vec::new(), unreferenced: None }
     }
 
     /// The volume of exactly this name.
@@ -217,26 +229,26 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     best.map(|(_, candidate)| candidate)
 }
 
-/// The volumes that a container mounts, and whether its definition names each.
+/// The volumes that a container mounts, whether its definition names each, and whether they come from another container.
 ///
 /// Besides what the engine lists these are the volumes of `--volumes-from`, should the engine leave them out for a container
 /// that never ran.
-fn mounts_of(at: usize, containers: &[Container]) -> Vec<(Mount, bool)> {
+fn mounts_of(at: usize, containers: &[Container]) -> Vec<(Mount, Option<bool>, bool)> {
     let container = &containers[at];
-    let mut mounts: Vec<(Mount, bool)> = Vec::new();
+    let mut mounts: Vec<(Mount, Option<bool>, bool)> = Vec::new();
     for mount in container.details.mounts.iter().filter(|mount| mount.is_volume()) {
-        mounts.push((mount.clone(), kind::names(at, mount, containers)));
+        mounts.push((mount.clone(), kind::names(at, mount, containers), kind::is_inherited(at, mount, containers)));
     }
     for entry in &container.details.host_config.volumes_from {
         let (reference, mode) = data_only::split_volumes_from(entry);
         let Some(source) = data_only::resolve(reference, containers) else { continue };
         for mount in containers[source].details.mounts.iter().filter(|mount| mount.is_volume()) {
             let taken = container.details.mounts.iter().any(|own| own.destination == mount.destination)
-                || mounts.iter().any(|(other, _)| other.destination == mount.destination);
+                || mounts.iter().any(|(other, ..)| other.destination == mount.destination);
             if !taken {
                 let mut implied = mount.clone();
                 implied.rw = mount.rw && !mode.split(',').any(|word| word == "ro");
-                mounts.push((implied, kind::names(source, mount, containers)));
+                mounts.push((implied, kind::names(source, mount, containers), true));
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
@@ -50,6 +50,17 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let value = number.parse::<f64>().map_err(|_| wrong())? * factor as f64;
     // Beyond 2^53 a fraction means nothing any more.
     if value < 9e15 { Ok(value as u64) } else { Err(format!("'{text}' is too large")) }
+}
+
+/// Reads a duration: `24h`, `7d`, `1h30m`, `90s`, `2 weeks`. A day is 24 hours.
+pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
+    let wrong = || format!("'{text}' is not a duration such as 24h, 7d or 90s");
+    let span: jiff::Span = text.trim().parse().map_err(|_| wrong())?;
+    if span.get_years() != 0 || span.get_months() != 0 {
+        return Err(format!("'{text}' has months or years in it, which have no fixed length: say days"));
+    }
+    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    if duration.is_negative() { Err(wrong()) } else { Ok(duration) }
 }
 
 /// Writes a number with thousands apart: `1,234,567`.

@@ -1,0 +1,1 @@
+//! The storage traps of Docker, found on an engine: what loses data, or will.

@@ -1,0 +1,1 @@
+//! What runs all the time: feeds the catalog from the engine's events.
