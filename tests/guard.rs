@@ -120,7 +120,8 @@ fn volumes_are_removed_only_where_their_content_is_elsewhere() {
     refused(&host.voltool(&remove), &["destroys volume db"]);
     // -f gives up nothing.
     refused(&host.voltool(&["volume", "rm", "-f", "db"]), &["destroys volume db"]);
-    host.voltool(&["volume", "rm", "db", "--lose", "dbs"]).fails(1, &["no volume of exactly that name", "did you mean db?"]);
+    host.voltool(&["volume", "rm", "db", "--lose", "dbs"])
+        .fails(1, &["no volume of exactly that name", "did you mean db?"]);
     assert_eq!(host.read("db", "file"), "precious");
 
     // What cannot be known to be safe is not.
@@ -133,7 +134,16 @@ fn volumes_are_removed_only_where_their_content_is_elsewhere() {
     refused(&host.voltool(&remove), &["destroys volume db"]);
     std::fs::rename(host.sandbox.path("elsewhere"), host.sandbox.path("identity.txt")).expect("renamed");
 
-    // A file that could not be stored is nowhere else.
+    // A snapshot whose packs somebody has deleted is none.
+    let pack = host.sandbox.objects("packs").into_iter().next().expect("a pack");
+    let elsewhere = host.sandbox.path("pack");
+    std::fs::rename(&pack, &elsewhere).expect("moved");
+    let (code, found) = plan(&host, &remove);
+    let found = row(&found, "db");
+    assert_eq!((code, &found["verdict"]), (Some(4), &json!("at-risk")));
+    assert!(found["reason"].as_str().is_some_and(|why| why.contains("not in the repository")), "{found}");
+    std::fs::rename(&elsewhere, &pack).expect("moved back");
+
     host.ok(&remove);
     assert!(!host.has_volume("db"));
     host.ok(&["undo", "latest"]);
@@ -172,7 +182,14 @@ fn what_may_go_goes() {
     let all = ["volume", "rm", "empty", "labelled", "ci-cache", "bound", "memory", "other"];
     let (code, found) = plan(&host, &all);
     assert_eq!(code, Some(4));
-    let verdicts = [("empty", "empty"), ("labelled", "ephemeral"), ("ci-cache", "ephemeral"), ("bound", "safe"), ("memory", "safe"), ("other", "at-risk")];
+    let verdicts = [
+        ("empty", "empty"),
+        ("labelled", "ephemeral"),
+        ("ci-cache", "ephemeral"),
+        ("bound", "safe"),
+        ("memory", "safe"),
+        ("other", "at-risk"),
+    ];
     for (name, verdict) in verdicts {
         assert_eq!(row(&found, name)["verdict"], verdict, "{name}");
     }
@@ -246,7 +263,8 @@ fn prune_takes_what_was_shown() {
 
     // Anonymous ones only, whatever the engine's own prune means.
     let (code, found) = plan(&host, &["volume", "prune"]);
-    let names: Vec<&str> = found["volumes"].as_array().expect("rows").iter().filter_map(|r| r["name"].as_str()).collect();
+    let names: Vec<&str> =
+        found["volumes"].as_array().expect("rows").iter().filter_map(|r| r["name"].as_str()).collect();
     let mut expected = [safe.as_str(), at_risk.as_str()];
     expected.sort_unstable();
     assert_eq!((code, names.as_slice()), (Some(4), &expected[..]));
