@@ -303,20 +303,20 @@ async fn what_is_foretold_is_what_the_engine_destroys() {
 #[tokio::test]
 async fn what_a_container_that_never_ran_inherits_is_perhaps_destroyed() {
     let test = TestEngine::start();
-    test.docker(&["create", "--name", "a", "--mount", "type=volume,dst=/m", BUSYBOX]);
-    test.docker(&["create", "--name", "b", "--volumes-from", "a", BUSYBOX]);
-    test.docker(&["create", "--name", "c", "-v", "/m", BUSYBOX]);
-    test.docker(&["create", "--name", "d", "--volumes-from", "c", BUSYBOX]);
+    test.docker(&["create", "--name", "aa", "--mount", "type=volume,dst=/m", BUSYBOX]);
+    test.docker(&["create", "--name", "bb", "--volumes-from", "aa", BUSYBOX]);
+    test.docker(&["create", "--name", "cc", "-v", "/m", BUSYBOX]);
+    test.docker(&["create", "--name", "dd", "--volumes-from", "cc", BUSYBOX]);
     let options = ConnectOptions { host: Some(test.host()), ..ConnectOptions::default() };
     let engine = Engine::connect(&options).await.expect("connected");
     let before = Inventory::scan(&engine).await.expect("scanned");
     let rm = |container: &str| Step::RemoveContainer { container: container.to_owned(), volumes: true, force: false };
-    let request = Request { command: String::new(), steps: vec![rm("a"), rm("c")], api: (1, 41) };
+    let request = Request { command: String::new(), steps: vec![rm("aa"), rm("cc")], api: (1, 41) };
     let effects = Effects::of(&request, &before, jiff::Timestamp::now()).expect("no filters");
     assert!(effects.volumes.values().all(|effect| effect.action == Action::Destroy && !effect.certain), "{effects:?}");
     assert_eq!(effects.volumes.len(), 2, "{effects:?}");
-    test.docker(&["rm", "-v", "a"]);
-    test.docker(&["rm", "-v", "c"]);
+    test.docker(&["rm", "-v", "aa"]);
+    test.docker(&["rm", "-v", "cc"]);
     let after = Inventory::scan(&engine).await.expect("scanned");
     assert_eq!(after.volumes.len(), 1, "one is destroyed under a container that refers to it, and one is not");
 }
