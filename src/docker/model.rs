@@ -23,6 +23,13 @@ pub struct EngineInfo {
     pub api_version: String,
 }
 
+impl EngineInfo {
+    /// What the engine is known by where its name may change: its id, or its name if it has none.
+    pub fn key(&self) -> &str {
+        if self.id.is_empty() { &self.name } else { &self.id }
+    }
+}
+
 /// The answer of `/version`.
 #[derive(Debug, Deserialize)]
 pub(super) struct VersionAnswer {
