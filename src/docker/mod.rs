@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod error;
+pub mod events;
 pub mod model;
 mod transport;
 
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 
 pub use connect::{ConnectOptions, Endpoint, Source, Surroundings};
 pub use error::{EngineError, EngineErrorKind};
+pub use events::{Action, Event, Subject};
 pub use model::{Container, EngineInfo, Volume, Volumes};
 
 use transport::{Call, Transport, encode};
