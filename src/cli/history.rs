@@ -156,7 +156,9 @@ fn unknown(catalog: &Catalog, engine: &EngineRecord, volume: &str) -> anyhow::Re
     let several = catalog.matching(&engine.key, volume)?;
     if !several.is_empty() {
         let all = several.join(", ");
-        return Ok(CliError::failed(format!("several volumes begin with {volume}: {all}")).hint("give more of the name"));
+        return Ok(
+            CliError::failed(format!("several volumes begin with {volume}: {all}")).hint("give more of the name")
+        );
     }
     let error = CliError::failed(format!("no volume {volume} was ever seen on the engine {}", called(engine)));
     let known = catalog.volumes(&engine.key)?;

@@ -231,7 +231,10 @@ struct Notes {
 
 impl Notes {
     /// Writes into a catalog that is opened anew: somebody may have moved the file away.
-    async fn anew(&mut self, work: impl FnOnce(&Catalog) -> catalog::Result<()> + Send + 'static) -> catalog::Result<()> {
+    async fn anew(
+        &mut self,
+        work: impl FnOnce(&Catalog) -> catalog::Result<()> + Send + 'static,
+    ) -> catalog::Result<()> {
         self.open = None;
         self.write(work).await
     }

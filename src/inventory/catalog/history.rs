@@ -83,11 +83,13 @@ pub struct EngineRecord {
 }
 
 /// The columns of [`use_of`].
-const USE: &str = "uses.container_id, uses.container, uses.image, uses.image_id, uses.path, uses.rw, uses.project, uses.service,
+const USE: &str =
+    "uses.container_id, uses.container, uses.image, uses.image_id, uses.path, uses.rw, uses.project, uses.service,
                    uses.first_seen, uses.last_seen, uses.last_running";
 
 /// Who used it last comes first; the last terms only make the order certain.
-const LAST_USE_FIRST: &str = "uses.last_seen DESC, coalesce(uses.last_running, 0) DESC, uses.rw DESC, uses.first_seen DESC,
+const LAST_USE_FIRST: &str =
+    "uses.last_seen DESC, coalesce(uses.last_running, 0) DESC, uses.rw DESC, uses.first_seen DESC,
                               uses.container, uses.path";
 
 /// The row of the volume of a name: the one that is there, else the one that was removed last.

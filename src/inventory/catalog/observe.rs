@@ -141,7 +141,8 @@ impl<'a> Scene<'a> {
             }
             transaction.execute("UPDATE volumes SET removed_at = ?2 WHERE id = ?1", params![id, self.at])?;
             self.living.remove(&volume.name);
-        } else if let Some((id, removed_at, noted, created_at)) = last_removed(transaction, self.engine, &volume.name)? {
+        } else if let Some((id, removed_at, noted, created_at)) = last_removed(transaction, self.engine, &volume.name)?
+        {
             if removed_at >= self.at {
                 return Ok(None);
             }
