@@ -66,9 +66,8 @@ impl CatalogError {
             Some(ErrorCode::DiskFull) => full(path),
             // SQLite tells these two only apart from a full file system by what it was doing.
             Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_full(path) => full(path),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                CatalogError::unreadable(path, format!("is damaged: {text}"))
-            }
+            Some(ErrorCode::NotADatabase) => CatalogError::unreadable(path, "is not an SQLite database"),
+            Some(ErrorCode::DatabaseCorrupt) => CatalogError::unreadable(path, format!("is damaged: {text}")),
             Some(code) if is_busy(code) => CatalogError::new(path, "is being written by another process for too long")
                 .hint("look for a voltool that hangs; what this run saw is noted by the next one"),
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {

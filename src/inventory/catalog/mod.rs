@@ -34,7 +34,7 @@ pub const FILE_NAME: &str = "catalog.db";
 /// Who removed a volume, if all that is known is that the engine said so.
 pub const BY_ENGINE_EVENT: &str = "engine event";
 
-/// The catalog, in an SQLite database. May be used by several threads and processes at once; its calls block, for up to ten seconds if
+/// The catalog, in an SQLite database. May be used by several threads and processes at once; its calls block, for some seconds if
 /// others write all the time.
 #[derive(Debug)]
 pub struct Catalog {

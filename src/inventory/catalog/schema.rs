@@ -13,13 +13,14 @@
 //!
 //! `application_id` says that it is ours, `user_version` counts the migrations that it went through.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Read};
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rustix::fs::Access;
 
 use super::error::{CatalogError, Result, is_busy};
 
@@ -27,7 +28,7 @@ use super::error::{CatalogError, Result, is_busy};
 const APPLICATION_ID: i32 = 0x566f_6c74;
 
 /// How long another process is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A file up to this size is looked through whenever it is opened, which takes a few milliseconds. In a larger one damage shows when it
 /// is met.
@@ -92,21 +93,27 @@ const MIGRATIONS: [&str; 1] = ["
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Opens the catalog's file, and makes it if there is none.
+///
+/// Only SQLite ever opens it: its locks are those of POSIX, which all fall when a process closes *any* descriptor of the file, and
+/// another connection of this process would then write without them.
 pub(super) fn open(path: &Path) -> Result<Connection> {
-    match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => check_header(path, file)?,
+    let failed = |error: rusqlite::Error| CatalogError::from_sqlite(path, &error);
+    match std::fs::metadata(path) {
+        Ok(file) => check_file(path, &file)?,
         Err(error) if error.kind() == ErrorKind::NotFound => create(path)?,
         Err(error) => return Err(CatalogError::from_io(path, "opened", &error)),
     }
     // Not CREATE: should the file go away at this moment, an empty one in its place would look like damage to the next run.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let failed = |error: rusqlite::Error| CatalogError::from_sqlite(path, &error);
     let mut db = Connection::open_with_flags(path, flags).map_err(failed)?;
-    let version = retrying(|| {
+    let (application, version) = retrying(|| {
         settle(&db)?;
-        version_of(&db)
-    });
-    let version = version.map_err(failed)?;
+        Ok((number(&db, "application_id")?, number(&db, "user_version")?))
+    })
+    .map_err(failed)?;
+    if application != i64::from(APPLICATION_ID) {
+        return Err(CatalogError::unreadable(path, "is a database, but not voltool's"));
+    }
     if version > VERSION {
         return Err(CatalogError::newer(path, version, VERSION));
     }
@@ -153,13 +160,13 @@ fn settle(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "foreign_keys", true)
 }
 
-fn version_of(db: &Connection) -> rusqlite::Result<i64> {
-    db.pragma_query_value(None, "user_version", |row| row.get(0))
+fn number(db: &Connection, pragma: &str) -> rusqlite::Result<i64> {
+    db.pragma_query_value(None, pragma, |row| row.get(0))
 }
 
 fn migrate(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     // Asked again: another process may have been faster.
-    let done = usize::try_from(version_of(transaction)?).unwrap_or(0);
+    let done = usize::try_from(number(transaction, "user_version")?).unwrap_or(0);
     for (at, migration) in MIGRATIONS.iter().enumerate().skip(done) {
         transaction.execute_batch(migration)?;
         transaction.pragma_update(None, "user_version", at as i64 + 1)?;
@@ -167,30 +174,17 @@ fn migrate(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Looks at the first bytes before SQLite does: it would take an empty file for a new database.
-fn check_header(path: &Path, mut file: File) -> Result<()> {
-    let mut header = Vec::with_capacity(100);
-    let read = file.by_ref().take(100).read_to_end(&mut header);
-    read.map_err(|error| CatalogError::from_io(path, "read", &error))?;
-    if header.is_empty() {
+/// What can be said of the file without opening it, and in better words than SQLite's.
+fn check_file(path: &Path, file: &std::fs::Metadata) -> Result<()> {
+    if !file.is_file() {
+        return Err(CatalogError::unreadable(path, "is not a file"));
+    }
+    // SQLite would take it for a new database.
+    if file.len() == 0 {
         return Err(CatalogError::unreadable(path, "is damaged: the file is empty"));
     }
-    if !header.starts_with(b"SQLite format 3\0") {
-        return Err(CatalogError::unreadable(path, "is not an SQLite database"));
-    }
-    // Both are big-endian numbers at fixed places of the file format (https://www.sqlite.org/fileformat.html).
-    let number = |at: usize| {
-        let bytes = header.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-        bytes.map(i32::from_be_bytes).ok_or_else(|| CatalogError::unreadable(path, "is damaged: the file is cut off"))
-    };
-    let (version, application) = (number(60)?, number(68)?);
-    if application != APPLICATION_ID {
-        return Err(CatalogError::unreadable(path, "is a database, but not voltool's"));
-    }
-    match i64::from(version) {
-        version if version > VERSION => Err(CatalogError::newer(path, version, VERSION)),
-        _ => Ok(()),
-    }
+    let usable = rustix::fs::access(path, Access::READ_OK | Access::WRITE_OK);
+    usable.map_err(|error| CatalogError::from_io(path, "written", &error.into()))
 }
 
 /// Looks for damage, unless that would take long.
