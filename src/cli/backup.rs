@@ -216,7 +216,7 @@ async fn plan_path(ctx: &Context, path: &Path, name: &str) -> anyhow::Result<Pla
 
 async fn plan_volumes(ctx: &Context, names: &[String]) -> anyhow::Result<Plan> {
     let engine = open::engine(ctx).await?;
-    let inventory = Inventory::scan(&engine).await?;
+    let inventory = open::inventory(ctx, &engine).await?;
     let mut plan = Plan { sources: Vec::new(), failures: Vec::new() };
     let mut chosen: Vec<&VolumeInfo> = Vec::new();
     for name in names {

@@ -8,6 +8,7 @@ use std::fmt;
 use super::config::ConfigError;
 use crate::docker::EngineError;
 use crate::inventory::AccessError;
+use crate::inventory::catalog::CatalogError;
 use crate::repo::RepoError;
 use crate::store::{ErrorKind, StoreError, url::UrlError};
 
@@ -137,6 +138,8 @@ fn verdict(cause: &(dyn std::error::Error + 'static)) -> Option<Verdict> {
         Some(of_storage(e))
     } else if let Some(e) = cause.downcast_ref::<EngineError>() {
         Some(failed(e.hint()))
+    } else if let Some(e) = cause.downcast_ref::<CatalogError>() {
+        Some(failed(e.hint.as_deref()))
     } else {
         cause.downcast_ref::<AccessError>().map(|e| failed(Some(e.hint())))
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::ui::{Cell, Column, Table, Tone, format};
 use super::{CliError, Context, Outcome, open};
 use crate::docker::Engine;
+use crate::inventory::catalog::Use;
 use crate::inventory::{AccessError, Inventory, Kind, VolumeInfo, readable_root};
 use crate::repo::{Keys, Repository, SnapshotRecord};
 use crate::snapshot::{self, Excludes};
@@ -57,12 +58,20 @@ pub struct Row {
     pub at_risk: bool,
     /// Why it is or is not.
     pub reason: String,
+    /// Of a volume that no container uses: who used it last, as far as the catalog remembers.
+    pub last_used_by: Option<String>,
+    /// When that was seen last.
+    pub last_used_at: Option<Timestamp>,
+    /// The same in parts, for the table.
+    #[serde(skip)]
+    pub last_use: Option<Use>,
 }
 
 /// Runs the verb.
 pub async fn run(ctx: &Context, args: LsArgs) -> anyhow::Result<Outcome> {
     let engine = open::engine(ctx).await?;
-    let inventory = Inventory::scan(&engine).await?;
+    let mut remembered = open::catalog(ctx);
+    let inventory = open::inventory_noted(&engine, &mut remembered).await?;
     for warning in &inventory.warnings {
         ctx.ui.warn(warning);
     }
@@ -84,7 +93,13 @@ pub async fn run(ctx: &Context, args: LsArgs) -> anyhow::Result<Outcome> {
     };
     let mut rows = Vec::new();
     for volume in &inventory.volumes {
-        rows.push(look(ctx, &engine, &inventory, volume, repo.as_ref(), &records, why_none).await?);
+        let mut row = look(ctx, &engine, &inventory, volume, repo.as_ref(), &records, why_none).await?;
+        if volume.is_dangling() {
+            row.last_use = remembered.ask(|catalog| catalog.last_use(engine.info().key(), &volume.name)).flatten();
+            row.last_used_by = row.last_use.as_ref().map(Use::describe);
+            row.last_used_at = row.last_use.as_ref().map(|last| last.last_seen);
+        }
+        rows.push(row);
     }
     // What needs attention first: at risk, the larger the worse; then by name.
     rows.sort_by(|a, b| {
@@ -130,6 +145,9 @@ async fn look(
         changed: None,
         at_risk: true,
         reason: String::new(),
+        last_used_by: None,
+        last_used_at: None,
+        last_use: None,
     };
     let root = match readable_root(volume, engine) {
         Ok(root) => root,
@@ -213,7 +231,11 @@ fn table(rows: &[Row]) -> Table {
             let kind = if u.data_only { ", data-only" } else { "" };
             format!("{} ({}{kind}) {}{ro}", u.name, u.state, u.path)
         };
-        let users: Vec<String> = volume.used_by.iter().map(user).collect();
+        let mut users: Vec<String> = volume.used_by.iter().map(user).collect();
+        if let Some(last) = &row.last_use {
+            let age = format::age(last.last_seen, Timestamp::now());
+            users.push(format!("last: {} ({}), {age}", last.container, last.image));
+        }
         let newest = row.newest_snapshot.as_ref();
         let (word, tone) = if row.at_risk { ("AT RISK: ", Tone::Bad) } else { ("", Tone::Good) };
         table.row([

@@ -205,7 +205,7 @@ pub(super) async fn to_volume(
         engine.create_volume(name, &definition.driver, &definition.labels, &definition.options).await?;
         ctx.ui.detail(&format!("created volume {name} with driver {}", definition.driver));
     }
-    let inventory = Inventory::scan(engine).await?;
+    let inventory = open::inventory(ctx, engine).await?;
     let volume = inventory.volume(name).ok_or_else(|| CliError::failed(format!("the engine has no volume {name}")))?;
     if made {
         make_bound_folder(ctx, volume, engine)?;

@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod error;
+pub mod events;
 pub mod model;
 pub mod removal;
 mod transport;
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 
 pub use connect::{ConnectOptions, Endpoint, Source, Surroundings};
 pub use error::{EngineError, EngineErrorKind};
+pub use events::{Action, Event, Subject};
 pub use model::{Container, EngineInfo, Volume, Volumes};
 pub use removal::{Leftover, Pruned};
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bollard::errors::Error;
 use bollard::{BollardRequest, Docker};
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, Stream, StreamExt};
 use serde_json::Value;
 
 use super::connect::Endpoint;
@@ -80,6 +80,24 @@ impl Transport {
     /// # Errors
     /// bollard's; an answer that does not arrive completely in time is [`Error::RequestTimeoutError`].
     pub async fn call(&self, call: Call<'_>) -> Result<Bytes, Error> {
+        let limit = self.timeout.saturating_add(call.extra_time);
+        let whole = async {
+            let mut answer = BytesMut::new();
+            let mut parts = std::pin::pin!(self.stream(call)?);
+            while let Some(part) = parts.next().await {
+                answer.extend_from_slice(&part?);
+            }
+            Ok(answer.freeze())
+        };
+        tokio::time::timeout(limit, whole).await.unwrap_or(Err(Error::RequestTimeoutError))
+    }
+
+    /// Sends one request, when it is polled first, and returns the parts of the answer as they come. Only its beginning has a time
+    /// limit.
+    ///
+    /// # Errors
+    /// If the body cannot be written as JSON; the parts' errors are bollard's.
+    pub fn stream(&self, call: Call<'_>) -> Result<impl Stream<Item = Result<Bytes, Error>> + Send + use<>, Error> {
         let target = format!("{}{}{}", self.base, self.version, call.path);
         let body = match call.body {
             Some(value) => Bytes::from(serde_json::to_vec(value)?),
@@ -103,16 +121,9 @@ impl Transport {
                 request
             },
         );
-        let whole = async {
-            let mut answer = BytesMut::new();
-            // The name is a placeholder: the modifier above replaces path, method and body.
-            let mut stream = std::pin::pin!(docker.export_container("voltool"));
-            while let Some(part) = stream.next().await {
-                answer.extend_from_slice(&part?);
-            }
-            Ok(answer.freeze())
-        };
-        tokio::time::timeout(limit, whole).await.unwrap_or(Err(Error::RequestTimeoutError))
+        // The name is a placeholder: the modifier above replaces path, method and body.
+        let begin = async move { docker.export_container("voltool") };
+        Ok(begin.into_stream().flatten())
     }
 }
 
