@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod error;
+pub mod inspect;
 pub mod model;
 mod transport;
 
