@@ -21,6 +21,7 @@ use super::scan::{MAX_ENTRIES, MAX_TIME, scan};
 use super::{CHECKS, Need, Skipped};
 use crate::docker::{Container, Engine, EngineError, EngineErrorKind};
 use crate::inventory::{AccessError, Catalog, Inventory, Kind, VolumeInfo, bound_folder, readable_root};
+use crate::snapshot::Excludes;
 
 /// Questions to the engine, and walks through volumes, at once.
 const PARALLEL: usize = 8;
@@ -53,7 +54,7 @@ pub struct Options {
     /// From what sizes and ages on something is found.
     pub limits: Limits,
     /// Globs of names of volumes that may be lost.
-    pub ephemeral: globset::GlobSet,
+    pub ephemeral: Excludes,
     /// Where the file system of the engine's machine is: `/`, unless voltool runs in a container.
     pub host_root: PathBuf,
 }
@@ -92,7 +93,7 @@ pub async fn gather(
         content: contents.get(&info.name).cloned().unwrap_or(Content::Unknown),
         newest_snapshot: newest.as_ref().and_then(|newest| newest.get(&info.name)).copied(),
         ephemeral: info.labels.get("voltool.ephemeral").is_some_and(|value| value == "true")
-            || options.ephemeral.is_match(&info.name),
+            || options.ephemeral.matches(info.name.as_bytes()),
         network: networks.get(&info.name).cloned(),
         last_use: last_uses.get(&info.name).cloned(),
         info: info.clone(),
@@ -237,10 +238,9 @@ impl Gathering<'_> {
     fn last_uses(&mut self, catalog: Option<&Catalog>) -> BTreeMap<String, LastUse> {
         let mut found = BTreeMap::new();
         let Some(catalog) = catalog.filter(|_| self.needs(Need::Catalog)) else { return found };
-        let info = self.engine.info();
-        let id = if info.id.is_empty() { &info.name } else { &info.id };
+        let engine = self.engine.info().key();
         for volume in self.inventory.volumes.iter().filter(|volume| volume.is_dangling()) {
-            match catalog.last_use(id, &volume.name) {
+            match catalog.last_use(&engine, &volume.name) {
                 Ok(Some(last)) => {
                     let text = format!("{}, seen last at {}", last.describe(), last.last_seen.strftime("%Y-%m-%d %H:%M UTC"));
                     found.insert(volume.name.clone(), LastUse { text, image: last.image, path: last.path });

@@ -14,6 +14,7 @@ use crate::audit::gather::Snapshots;
 use crate::audit::{self, CHECKS, Finding, Level, ObjectType, Skipped};
 use crate::docker::Engine;
 use crate::inventory::{Catalog, Inventory};
+use crate::snapshot::Excludes;
 
 /// Look for storage traps
 ///
@@ -130,11 +131,8 @@ fn options(ctx: &Context, args: &AuditArgs) -> anyhow::Result<audit::Options> {
     }
     let wanted = |id: &&str| (args.only.is_empty() || args.only.contains(id)) && !ignored.contains(id);
     let selected: BTreeSet<&'static str> = CHECKS.iter().map(|check| check.id).filter(wanted).collect();
-    let mut ephemeral = globset::GlobSetBuilder::new();
-    for glob in &ctx.settings.guard.ephemeral {
-        ephemeral.add(globset::Glob::new(glob).map_err(|e| CliError::usage(format!("guard.ephemeral: {e}")))?);
-    }
-    let ephemeral = ephemeral.build().map_err(|e| CliError::usage(format!("guard.ephemeral: {e}")))?;
+    let ephemeral = Excludes::new(ctx.settings.guard.ephemeral.iter().cloned())
+        .map_err(|e| CliError::usage(format!("guard.ephemeral: {e}")))?;
     let default = Limits::default();
     let limits = Limits {
         max_age: ctx.settings.audit_max_age.unwrap_or(default.max_age),
@@ -146,11 +144,11 @@ fn options(ctx: &Context, args: &AuditArgs) -> anyhow::Result<audit::Options> {
 
 /// Opens the catalog and tells it what is there now. One that cannot be used is a warning.
 fn catalog(ctx: &Context, engine: &Engine, inventory: &Inventory) -> Option<Catalog> {
-    let info = engine.info();
-    let id = if info.id.is_empty() { &info.name } else { &info.id };
-    let opened = Catalog::open(&ctx.settings.state_dir.join("catalog.db"))
-        .and_then(|catalog| catalog.observe(id, inventory, Timestamp::now()).map(|()| catalog));
-    opened.map_err(|e| ctx.ui.warn(&e.to_string())).ok()
+    let catalog = open::catalog(ctx)?;
+    if let Err(e) = catalog.observe(&engine.info().key(), inventory, Timestamp::now()) {
+        ctx.ui.warn(&e.to_string());
+    }
+    Some(catalog)
 }
 
 /// The newest snapshot of each volume; if that cannot be found out although it should, also the error.
