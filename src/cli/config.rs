@@ -82,6 +82,7 @@ const SCHEMA: &[Key] = &[
         "the longest that the engine waits for a decision; then the answer is no (default 30s)",
     ),
     key("audit", "max_age", Expect::Duration, "the age from which a volume's newest snapshot is too old (default 7d)"),
+    key("audit", "ignore", Expect::Texts, "checks that `audit` leaves out, such as \"T06\""),
     key("cache", "dir", Expect::Path, "folder of the local cache"),
     key("cache", "max_size", Expect::Size, "the most that the cache may hold"),
     key("state", "dir", Expect::Path, "folder of local state"),
@@ -121,6 +122,8 @@ pub struct Config {
     pub guard: GuardSettings,
     /// `[audit] max_age`.
     pub audit_max_age: Option<SignedDuration>,
+    /// `[audit] ignore`: ids of checks.
+    pub audit_ignore: Vec<String>,
     /// `[cache] dir`.
     pub cache_dir: Option<PathBuf>,
     /// `[cache] max_size`, in bytes.
@@ -391,6 +394,7 @@ impl Reader<'_> {
                     .collect::<Option<_>>()
                     .ok_or_else(|| self.wrong(item, &name, expect.describe(), "an array with something else in it"))?;
                 match key {
+                    "ignore" => config.audit_ignore = texts,
                     "ephemeral" => config.guard.ephemeral = texts,
                     "exclude_volumes" => config.backup_exclude_volumes = texts,
                     _ => config.backup_exclude = texts,

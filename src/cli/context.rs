@@ -73,6 +73,8 @@ pub struct Settings {
     pub guard: GuardSettings,
     /// The age from which a volume's newest snapshot is too old for `audit`.
     pub audit_max_age: Option<SignedDuration>,
+    /// Checks that `audit` leaves out, from the configuration.
+    pub audit_ignore: Vec<String>,
     /// The byte budget.
     pub memory: u64,
     /// The folder of the local cache.
@@ -286,6 +288,7 @@ fn settings(args: &GlobalArgs, env: &Environment, found: FoundConfig) -> Result<
         parallel: config.backup_parallel,
         guard: config.guard,
         audit_max_age: config.audit_max_age,
+        audit_ignore: config.audit_ignore,
         memory: args.memory.or(config.backup_memory).unwrap_or(DEFAULT_MEMORY),
         cache_dir,
         cache_max_size: config.cache_max_size,

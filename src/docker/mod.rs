@@ -6,6 +6,7 @@
 pub mod connect;
 pub mod error;
 pub mod events;
+pub mod inspect;
 pub mod model;
 pub mod removal;
 mod transport;
