@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use clap::Args;
+use tokio::runtime::Handle;
 
-use super::guarded::{GuardOptions, Guarded};
+use super::guarded::{GuardOptions, Guarded, Tier};
 use super::{CliError, Context, Outcome};
 use crate::guard::authz::Destroying;
 use crate::guard::{Plan, refusal};
@@ -98,12 +99,13 @@ struct Decider {
 impl Decide for Decider {
     async fn decide(&self, destroying: Destroying) -> Ruling {
         let command = destroying.command.clone();
-        match self.plan(destroying).await {
+        let (ctx, runtime) = (self.ctx.clone(), Handle::current());
+        // On a thread of its own: a decision also computes, and what is harmless is to be answered meanwhile.
+        let judged = tokio::task::spawn_blocking(move || runtime.block_on(plan(&ctx, destroying))).await;
+        match judged.unwrap_or_else(|e| Err(e.into())) {
             Ok(plan) if plan.allows() => Ruling::Allow,
             Ok(plan) => Ruling::Refuse(refusal::text(&plan)),
-            Err(e) => {
-                Ruling::Refuse(format!("cannot tell what {command} would destroy: {}", super::error::message(&e)))
-            }
+            Err(e) => Ruling::Refuse(format!("cannot tell what {command} would destroy: {}", super::error::message(&e))),
         }
     }
 
@@ -112,25 +114,10 @@ impl Decide for Decider {
     }
 }
 
-impl Decider {
-    /// Works out the plan. Everything is opened anew: the engine may have been replaced since, and a backup may have run.
-    async fn plan(&self, destroying: Destroying) -> anyhow::Result<Plan> {
-        let guarded = Guarded::open(&self.ctx, &GuardOptions::default()).await?;
-        let request = destroying.into_request(api(&guarded.engine.info().api_version));
-        let plan = guarded.plan(&request).await?;
-        if let Some(catalog) = &guarded.catalog {
-            let decision = if plan.allows() { "allow" } else { "refuse" };
-            let text = serde_json::to_string(&plan).unwrap_or_default();
-            if let Err(e) = catalog.note_decision(&guarded.engine.info().id, "authz", &plan.command, decision, &text) {
-                self.ctx.ui.warn(&e.to_string());
-            }
-        }
-        Ok(plan)
-    }
-}
-
-/// Reads a version such as `1.41`.
-fn api(version: &str) -> (u32, u32) {
-    let (major, minor) = version.split_once('.').unwrap_or_default();
-    (major.parse().unwrap_or_default(), minor.parse().unwrap_or_default())
+/// Works out the plan. Everything is opened anew: the engine may have been replaced since, and a backup may have run.
+async fn plan(ctx: &Context, destroying: Destroying) -> anyhow::Result<Plan> {
+    let guarded = Guarded::open(ctx, &GuardOptions::default()).await?;
+    let plan = guarded.plan(&destroying.into_request(guarded.api())).await?;
+    guarded.note_decision(&plan, Tier::Authz);
+    Ok(plan)
 }
