@@ -105,7 +105,9 @@ impl Decide for Decider {
         match judged.unwrap_or_else(|e| Err(e.into())) {
             Ok(plan) if plan.allows() => Ruling::Allow,
             Ok(plan) => Ruling::Refuse(refusal::text(&plan)),
-            Err(e) => Ruling::Refuse(format!("cannot tell what {command} would destroy: {}", super::error::message(&e))),
+            Err(e) => {
+                Ruling::Refuse(format!("cannot tell what {command} would destroy: {}", super::error::message(&e)))
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Action, Plan, PlannedVolume, Step, Verdict};
+use super::{Action, Plan, PlannedVolume, Step};
 
 /// How many volumes are listed before it says "and N more".
 const LISTED: usize = 8;
@@ -54,14 +54,16 @@ fn line(volume: &PlannedVolume) -> String {
 /// The ways forward, as commands to paste.
 fn ways(plan: &Plan, refusing: &[&PlannedVolume]) -> Vec<String> {
     let mut ways = Vec::new();
-    let running: Vec<&str> = plan.containers.iter().filter(|c| c.running).map(|c| c.name.as_str()).collect();
-    if !running.is_empty() && refusing.iter().any(|volume| volume.verdict == Verdict::Unknown) {
-        ways.push(format!("stop it first, since it can still write: docker stop {}", words(&running)));
+    let mut writers: Vec<&str> = refusing.iter().filter_map(|volume| volume.written_by.as_deref()).collect();
+    writers.sort_unstable();
+    writers.dedup();
+    if !writers.is_empty() {
+        ways.push(format!("stop first what still writes: docker stop {}", words(&writers)));
     }
-    let names: Vec<&str> = refusing.iter().map(|volume| volume.name.as_str()).collect();
-    if names.is_empty() {
+    if refusing.iter().all(|volume| volume.fine_when_stopped) {
         return ways;
     }
+    let names: Vec<&str> = refusing.iter().map(|volume| volume.name.as_str()).collect();
     ways.push(format!("back up first, then do it again: voltool backup {}", words(&names)));
     if let Some(command) = plan.request.steps.first().map(own_verb) {
         ways.push(format!("or in one go: {command}"));

@@ -20,7 +20,11 @@ fn the_guard_goes_into_an_engine_and_out_of_it() {
 
     guarded.start_daemon();
     let enabled = guarded.guard("enable");
-    assert!(enabled.err.contains("the engine refuses every request") && enabled.err.contains("guard disable"), "{}", enabled.err);
+    assert!(
+        enabled.err.contains("the engine refuses every request") && enabled.err.contains("guard disable"),
+        "{}",
+        enabled.err
+    );
     enabled.ok();
     assert_eq!(config(&guarded), "{\n  \"debug\": false,\n  \"authorization-plugins\": [\"voltool\"]\n}\n");
     let status: Value = serde_json::from_str(&guarded.guard_with("status", &["--json"]).ok()).expect("JSON");
@@ -47,7 +51,8 @@ fn the_guard_goes_into_an_engine_and_out_of_it() {
     guarded.guard("disable").ok();
     guarded.guard("status").ok();
     let beside = std::fs::read_dir(guarded.config_file().parent().expect("a folder")).expect("listed");
-    let copies = beside.filter(|e| e.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().contains("voltool-backup-")));
+    let copies =
+        beside.filter(|e| e.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().contains("voltool-backup-")));
     assert_eq!(copies.count(), 2);
 }
 
@@ -63,7 +68,16 @@ fn parts_that_do_not_fit_together_are_told() {
     let guard = |verb: &str, config: &str, pid: &str| -> Ran {
         let config = sandbox.file("daemon.json", config);
         let pidfile = sandbox.file("docker.pid", pid);
-        let args = ["guard", verb, "--config-file", &config, "--pidfile", &pidfile, "--socket", socket.to_str().expect("UTF-8")];
+        let args = [
+            "guard",
+            verb,
+            "--config-file",
+            &config,
+            "--pidfile",
+            &pidfile,
+            "--socket",
+            socket.to_str().expect("UTF-8"),
+        ];
         sandbox.run(args)
     };
     let named = r#"{"authorization-plugins": ["voltool"]}"#;
@@ -84,7 +98,10 @@ fn parts_that_do_not_fit_together_are_told() {
         let child = std::process::Command::new("bash").args(["-c", &line]).stdin(std::process::Stdio::piped()).spawn();
         let child = child.expect("bash starts");
         // Until the shell has become the other program.
-        while !std::fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap_or_default().starts_with(fake.to_str().expect("UTF-8")) {
+        while !std::fs::read_to_string(format!("/proc/{}/cmdline", child.id()))
+            .unwrap_or_default()
+            .starts_with(fake.to_str().expect("UTF-8"))
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
         child

@@ -78,7 +78,9 @@ pub async fn run(ctx: &Context, args: EnableArgs) -> anyhow::Result<Outcome> {
         }
         None => ctx.ui.note("the engine asks voltool when it has read the file: systemctl reload docker"),
     }
-    ctx.ui.note("from now on the daemon must run whenever the engine does: while it does not, the engine refuses every request");
+    ctx.ui.note(
+        "from now on the daemon must run whenever the engine does: while it does not, the engine refuses every request",
+    );
     ctx.ui.note(WAY_OUT);
     Ok(Outcome::Done)
 }
@@ -86,8 +88,12 @@ pub async fn run(ctx: &Context, args: EnableArgs) -> anyhow::Result<Outcome> {
 /// Makes sure that the engine reads that file, and is not told about plugins in another place.
 pub(super) fn check_started_for(process: &EngineProcess, config_file: &Path) -> Result<(), CliError> {
     if process.has_plugin_flag() {
-        return Err(CliError::failed("the engine is started with --authorization-plugin: with the same in its file it would not start")
-            .hint("add --authorization-plugin=voltool where it is started, or take that flag out there and run this again"));
+        return Err(CliError::failed(
+            "the engine is started with --authorization-plugin: with the same in its file it would not start",
+        )
+        .hint(
+            "add --authorization-plugin=voltool where it is started, or take that flag out there and run this again",
+        ));
     }
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     match process.config_file() {
@@ -114,7 +120,9 @@ async fn check_daemon(socket: &Path) -> Result<(), CliError> {
     let answer = asked.unwrap_or_else(|e| Err(std::io::Error::other(e)));
     answer.map_err(|e| {
         CliError::failed(format!("the daemon does not answer on {}: {e}", socket.display()))
-            .hint("start it first: systemctl enable --now voltool-authz.socket voltool-authz.service (examples/systemd)")
+            .hint(
+                "start it first: systemctl enable --now voltool-authz.socket voltool-authz.service (examples/systemd)",
+            )
             .hint("or, to try it out: voltool daemon --authz")
             .hint("an engine that is told to ask a plugin that is not there ends")
     })

@@ -120,8 +120,9 @@ impl EngineConfig {
 
     fn wrap<T>(&self, result: Result<T, String>) -> Result<T, CliError> {
         result.map_err(|why| {
-            CliError::failed(format!("cannot edit {}: {why}", self.path.display()))
-                .hint("mend it first: an engine would not start with it either; 'dockerd --validate' says where it is wrong")
+            CliError::failed(format!("cannot edit {}: {why}", self.path.display())).hint(
+                "mend it first: an engine would not start with it either; 'dockerd --validate' says where it is wrong",
+            )
         })
     }
 }
@@ -184,7 +185,8 @@ fn edit(text: &str, ask_us: bool) -> Result<String, String> {
         true => drop(members.remove(KEY)),
         false => drop(members.insert(KEY.to_owned(), Value::from(names.clone()))),
     }
-    let list = format!("[{}]", names.iter().map(|name| Value::from(name.as_str()).to_string()).collect::<Vec<_>>().join(", "));
+    let list =
+        format!("[{}]", names.iter().map(|name| Value::from(name.as_str()).to_string()).collect::<Vec<_>>().join(", "));
     let edited = splice(text, &list, names.is_empty())?;
     // Whatever the file looks like: nothing is written that means something else.
     match parse(&edited) {
@@ -205,7 +207,9 @@ fn splice(text: &str, list: &str, remove: bool) -> Result<String, String> {
         ([at], _) if remove => Ok(match (members.get(at + 1), at.checked_sub(1).map(|before| &members[before])) {
             (Some(next), _) => replaced(members[*at].start..next.start, ""),
             (None, Some(before)) => replaced(before.value.end..members[*at].value.end, ""),
-            (None, None) => replaced(members[*at].start..members[*at].value.end, "").replace(['\n', ' ', '\t', '\r'], "") + "\n",
+            (None, None) => {
+                replaced(members[*at].start..members[*at].value.end, "").replace(['\n', ' ', '\t', '\r'], "") + "\n"
+            }
         }),
         ([at], _) => Ok(replaced(members[*at].value.clone(), list)),
         ([], None) => Ok(format!("{{\n    \"{KEY}\": {list}\n}}\n")),
@@ -304,7 +308,10 @@ mod tests {
         for (before, with) in [
             ("{\n  \"debug\": true\n}\n", "{\n  \"debug\": true,\n  \"authorization-plugins\": [\"voltool\"]\n}\n"),
             ("{\"debug\":true}", "{\"debug\":true, \"authorization-plugins\": [\"voltool\"]}"),
-            ("{\n\t\"a\": [1, {\"b\": \"}\\\"\"}]\n}", "{\n\t\"a\": [1, {\"b\": \"}\\\"\"}],\n\t\"authorization-plugins\": [\"voltool\"]\n}"),
+            (
+                "{\n\t\"a\": [1, {\"b\": \"}\\\"\"}]\n}",
+                "{\n\t\"a\": [1, {\"b\": \"}\\\"\"}],\n\t\"authorization-plugins\": [\"voltool\"]\n}",
+            ),
             (
                 "{\n  \"authorization-plugins\": [\"other\"],\n  \"debug\": true\n}",
                 "{\n  \"authorization-plugins\": [\"other\", \"voltool\"],\n  \"debug\": true\n}",
@@ -321,7 +328,10 @@ mod tests {
         }
         let first = "{\n  \"authorization-plugins\": [\"voltool\"],\n  \"debug\": true\n}";
         assert_eq!(edit(first, false).as_deref(), Ok("{\n  \"debug\": true\n}"));
-        assert_eq!(edit("{\"authorization-plugins\":null,\"a\":1}", true).as_deref(), Ok("{\"authorization-plugins\":[\"voltool\"],\"a\":1}"));
+        assert_eq!(
+            edit("{\"authorization-plugins\":null,\"a\":1}", true).as_deref(),
+            Ok("{\"authorization-plugins\":[\"voltool\"],\"a\":1}")
+        );
     }
 
     #[test]

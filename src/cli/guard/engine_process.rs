@@ -37,8 +37,11 @@ impl EngineProcess {
         };
         let pid: i32 = text.trim().parse().map_err(|_| failed("it holds no process id".to_owned()))?;
         let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return Ok(None) };
-        let arguments: Vec<String> =
-            line.split(|b| *b == 0).filter(|a| !a.is_empty()).map(|a| String::from_utf8_lossy(a).into_owned()).collect();
+        let arguments: Vec<String> = line
+            .split(|b| *b == 0)
+            .filter(|a| !a.is_empty())
+            .map(|a| String::from_utf8_lossy(a).into_owned())
+            .collect();
         let program = arguments.first().and_then(|program| program.rsplit('/').next()).unwrap_or_default();
         if !program.contains("dockerd") {
             return Err(failed(format!("process {pid} is {program:?}, which is no engine")));

@@ -85,14 +85,17 @@ fn lines(status: &Status, config_file: &Path, socket: &Path) -> String {
         (None, why) => format!("does not answer on {}: {}", socket.display(), why.as_deref().unwrap_or("no reason")),
     };
     let names = if status.configured { "names" } else { "does not name" };
-    let flag = if status.flag { "; the engine is started with --authorization-plugin, which goes before it" } else { "" };
+    let flag =
+        if status.flag { "; the engine is started with --authorization-plugin, which goes before it" } else { "" };
     let engine = match status.asked {
         Some(true) => "asks voltool before everything; if the daemon stops, it refuses every request",
         Some(false) => "does not ask voltool",
         None => "does not answer",
     };
     let config = config_file.display();
-    format!("wrapper:        {wrapper}\ndaemon:         {daemon}\nconfiguration:  {config} {names} voltool{flag}\nengine:         {engine}\n")
+    format!(
+        "wrapper:        {wrapper}\ndaemon:         {daemon}\nconfiguration:  {config} {names} voltool{flag}\nengine:         {engine}\n"
+    )
 }
 
 /// What does not fit together.
@@ -101,17 +104,21 @@ fn problem(status: &Status) -> Option<CliError> {
     let told = status.configured || (status.flag && status.asked.is_none());
     match (told, status.daemon.is_some(), status.asked) {
         (true, false, _) => Some(
-            CliError::failed("the engine is told to ask voltool, and the daemon does not answer: it refuses every request")
-                .hint(start)
-                .hint(WAY_OUT),
+            CliError::failed(
+                "the engine is told to ask voltool, and the daemon does not answer: it refuses every request",
+            )
+            .hint(start)
+            .hint(WAY_OUT),
         ),
         (true, true, Some(false)) => Some(
             CliError::failed("the configuration names voltool, and the engine does not ask it")
                 .hint("have the engine read it: voltool guard enable, or systemctl reload docker"),
         ),
         (false, _, Some(true)) if !status.flag => Some(
-            CliError::failed("the engine asks voltool, and its configuration does not say so: after a restart it would not")
-                .hint("voltool guard enable"),
+            CliError::failed(
+                "the engine asks voltool, and its configuration does not say so: after a restart it would not",
+            )
+            .hint("voltool guard enable"),
         ),
         _ => None,
     }
