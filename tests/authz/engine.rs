@@ -220,7 +220,7 @@ fn nobody_gets_past_it() {
         format!("DELETE /v1.41/containers/holder?v=0 HTTP/1.1\r\n{close}{form}{}", sized("v=1")),
         format!("GET /v1.41/volumes/victim HTTP/1.1\r\n{close}X-HTTP-Method-Override: DELETE\r\n\r\n"),
         format!("POST /v1.41/volumes/prune HTTP/1.1\r\n{close}\r\n"),
-        "POST /volumes/prune HTTP/1.0\r\n\r\n".to_owned(),
+        "POST /v1.41/volumes/prune HTTP/1.0\r\n\r\n".to_owned(),
         format!("POST /v1.41/volumes/prune HTTP/1.1\r\n{close}{json}{}", sized("{}")),
         format!("POST /v1.41/volumes/prune HTTP/1.1\r\n{close}{json}{}", sized(&long)),
         format!("POST {narrow} HTTP/1.1\r\n{close}{form}{}", sized("filters=%7B%7D")),
