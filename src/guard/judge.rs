@@ -295,7 +295,10 @@ impl Judge {
             };
             return (Verdict::Safe, format!("unchanged since snapshot {}{but}", record.id));
         }
-        let what = format!("{differing} files or folders differ from snapshot {}", record.id);
+        let what = match differing {
+            1 => format!("1 file or folder differs from snapshot {}", record.id),
+            n => format!("{n} files or folders differ from snapshot {}", record.id),
+        };
         match self.policy.max_age {
             Some(limit) if now.duration_since(record.time) <= limit => {
                 (Verdict::StaleOk, format!("{what}, which is younger than guard.max_age"))
