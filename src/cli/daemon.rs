@@ -1,21 +1,27 @@
 //! `voltool daemon`: the plugin and the catalog's feed.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use clap::Args;
+use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Handle;
 
 use super::guarded::{GuardOptions, Guarded, Tier};
 use super::{CliError, Context, Outcome};
 use crate::guard::authz::Destroying;
-use crate::guard::{Plan, refusal};
+use crate::guard::{Plan, Verdict, refusal};
+use crate::inventory::Inventory;
 use crate::plugin::{self, Authz, Decide, Listening, Plugin, Ruling, SocketError};
 
 /// How long requests that have begun are waited for at the end, beyond the time that a decision may take.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long after it was given up a volume may be removed, in which voltool's own command may be stopping containers.
+const UNDER_WAY: SignedDuration = SignedDuration::from_mins(10);
 
 /// Run the plugin that the engine asks
 ///
@@ -118,8 +124,25 @@ impl Decide for Decider {
 
 /// Works out the plan. Everything is opened anew: the engine may have been replaced since, and a backup may have run.
 async fn plan(ctx: &Context, destroying: Destroying) -> anyhow::Result<Plan> {
-    let guarded = Guarded::open(ctx, &GuardOptions::default()).await?;
-    let plan = guarded.plan(&destroying.into_request(guarded.api())).await?;
+    let mut guarded = Guarded::open(ctx, &GuardOptions::default()).await?;
+    let inventory = guarded.inventory().await?;
+    guarded.judge.policy.lose = given_up(&guarded, &inventory);
+    let plan = guarded.plan_on(&destroying.into_request(guarded.api()), &inventory).await?;
     guarded.note_decision(&plan, Tier::Authz);
     Ok(plan)
+}
+
+/// The volumes that somebody gave up with `--lose` in a command of voltool's own that is under way: its note for undoing is there, and
+/// its call to the engine is what is being judged. Only whoever may write voltool's state can leave such a note.
+fn given_up(guarded: &Guarded<'_>, inventory: &Inventory) -> BTreeSet<String> {
+    // Without the notes nothing counts as given up.
+    let Ok((removals, _)) = guarded.notes().list() else { return BTreeSet::new() };
+    let now = Timestamp::now();
+    let under_way = removals.iter().filter(|removal| {
+        let age = now.duration_since(removal.time);
+        !removal.done && removal.engine == guarded.judge.engine_name && !age.is_negative() && age <= UNDER_WAY
+    });
+    let volumes = under_way.flat_map(|removal| &removal.volumes).filter(|volume| volume.verdict == Verdict::GivenUp);
+    let names = volumes.map(|volume| volume.definition.name.clone());
+    names.filter(|name| inventory.volume(name).is_some()).collect()
 }

@@ -112,6 +112,25 @@ fn every_command_that_would_lose_data_is_refused_until_it_is_backed_up() {
 }
 
 #[test]
+fn own_verbs_clear_the_way_through_it() {
+    let guarded = Guarded::new();
+    let host = &guarded.host;
+    host.volume("one", "content");
+    host.volume("two", "content");
+    let anonymous = with_anonymous(&guarded, "holder");
+    host.voltool(&["volume", "rm", "one"]).fails(4, &["one"]);
+    host.ok(&["volume", "rm", "--snapshot", "one"]);
+    // Given up in a command of voltool's own, and nowhere else.
+    host.ok(&["volume", "rm", "--lose", "two", "two"]);
+    assert!(!host.has_volume("one") && !host.has_volume("two"));
+    host.volume("two", "again");
+    guarded.refused(&["volume", "rm", "two"]);
+    host.ok(&["rm", "-v", "--lose", &anonymous, "holder"]);
+    assert!(!host.has_volume(&anonymous));
+    host.ok(&["undo"]);
+}
+
+#[test]
 fn a_container_that_runs_has_to_be_stopped_first() {
     let guarded = Guarded::new();
     let host = &guarded.host;
