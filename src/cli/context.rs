@@ -25,8 +25,8 @@ use crate::store::{S3Options, StoreUrl};
 /// Where the system's configuration is.
 const SYSTEM_CONFIG: &str = "/etc/voltool/config.toml";
 
-/// What a command works with.
-#[derive(Debug)]
+/// What a command works with. Clones share how it prints and how it is interrupted.
+#[derive(Debug, Clone)]
 pub struct Context {
     /// The effective settings.
     pub settings: Settings,

@@ -1,14 +1,148 @@
 //! `voltool daemon`: the plugin and the catalog's feed.
 
-use clap::Args;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use tokio::runtime::Handle;
+
+use super::guarded::{GuardOptions, Guarded, Tier};
 use super::{CliError, Context, Outcome};
+use crate::guard::authz::Destroying;
+use crate::guard::{Plan, Verdict, refusal};
+use crate::inventory::Inventory;
+use crate::plugin::{self, Authz, Decide, Listening, Plugin, Ruling, SocketError};
+
+/// How long requests that have begun are waited for at the end, beyond the time that a decision may take.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long after it was given up a volume may be removed, in which voltool's own command may be stopping containers.
+const UNDER_WAY: SignedDuration = SignedDuration::from_mins(10);
 
 /// Run the plugin that the engine asks
+///
+/// With --authz, an engine that is set up by 'voltool guard enable' asks it before every request, and is refused what would
+/// destroy data that exists nowhere else. Start it before the engine, and restart it whenever it ends: while it does not answer, such an
+/// engine refuses every request. examples/systemd has units that see to that.
 #[derive(Debug, Clone, Default, Args)]
-pub struct DaemonArgs {}
+#[command(after_help = "\
+Examples:
+  voltool daemon --authz
+  voltool guard enable")]
+pub struct DaemonArgs {
+    /// Authorize requests to the engine
+    #[arg(long)]
+    pub authz: bool,
+
+    /// Socket to listen on; - takes the one that is standard input, as systemd passes it
+    #[arg(long, value_name = "PATH", default_value = plugin::DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+}
 
 /// Runs the verb.
-pub async fn run(_ctx: &Context, _args: DaemonArgs) -> anyhow::Result<Outcome> {
-    Err(CliError::failed("not there yet").into())
+pub async fn run(ctx: &Context, args: DaemonArgs) -> anyhow::Result<Outcome> {
+    if !args.authz {
+        return Err(CliError::usage("the daemon has nothing to do")
+            .hint("say what it is for: voltool daemon --authz")
+            .into());
+    }
+    let timeout = decision_time(ctx)?;
+    let decider = Arc::new(Decider { ctx: ctx.clone() });
+    let plugin = Arc::new(Plugin::new(Authz::new(decider, timeout)));
+    let mut listening = listen(&args.socket)?;
+    let listener = listening.take().ok_or_else(|| CliError::failed("the socket is in use already"))?;
+    ctx.interrupt.finish_yourself(true);
+    ctx.ui.note(&format!("answering authorization requests on {}", place(&args.socket)));
+
+    // The feed of the catalog from the engine's events is started here, beside the plugin, and ends with it.
+
+    plugin::serve(listener, plugin, ctx.interrupt.requested(), timeout + GRACE).await;
+    drop(listening);
+    ctx.ui.note("stopped: until it runs again, an engine that is set up to ask it refuses every request");
+    Ok(Outcome::Done)
+}
+
+/// How long a decision may take.
+fn decision_time(ctx: &Context) -> Result<Duration, CliError> {
+    let Some(configured) = ctx.settings.guard.timeout else { return Ok(plugin::authz::DEFAULT_TIMEOUT) };
+    Duration::try_from(configured)
+        .ok()
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| CliError::usage("guard.timeout in the configuration must be longer than nothing"))
+}
+
+fn listen(socket: &Path) -> Result<Listening, CliError> {
+    let result = if socket == Path::new("-") { Listening::passed() } else { Listening::bind(socket) };
+    result.map_err(|e| {
+        let error = CliError::failed(&e);
+        match e {
+            SocketError::Taken(_) => {
+                error.hint("'voltool guard status' says whether that is voltool; --socket names another one")
+            }
+            SocketError::NotPassed(_) => error.hint("--socket - is for a systemd service with StandardInput=socket"),
+            SocketError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                error.hint("the folder of the engine's plugins belongs to root: run the daemon as root")
+            }
+            _ => error.hint("--socket names another place; engines look in /run/docker/plugins"),
+        }
+    })
+}
+
+fn place(socket: &Path) -> String {
+    if socket == Path::new("-") { "the socket that was passed in".to_owned() } else { socket.display().to_string() }
+}
+
+/// Judges what the engine asks about, on an own connection to that engine.
+struct Decider {
+    ctx: Context,
+}
+
+#[async_trait]
+impl Decide for Decider {
+    async fn decide(&self, destroying: Destroying) -> Ruling {
+        let command = destroying.command.clone();
+        let (ctx, runtime) = (self.ctx.clone(), Handle::current());
+        // On a thread of its own: a decision also computes, and what is harmless is to be answered meanwhile.
+        let judged = tokio::task::spawn_blocking(move || runtime.block_on(plan(&ctx, destroying))).await;
+        match judged.unwrap_or_else(|e| Err(e.into())) {
+            Ok(plan) if plan.allows() => Ruling::Allow,
+            Ok(plan) => Ruling::Refuse(refusal::text(&plan)),
+            Err(e) => {
+                Ruling::Refuse(format!("cannot tell what {command} would destroy: {}", super::error::message(&e)))
+            }
+        }
+    }
+
+    fn log(&self, text: &str) {
+        text.lines().for_each(|line| self.ctx.ui.note(line));
+    }
+}
+
+/// Works out the plan. Everything is opened anew: the engine may have been replaced since, and a backup may have run.
+async fn plan(ctx: &Context, destroying: Destroying) -> anyhow::Result<Plan> {
+    let mut guarded = Guarded::open(ctx, &GuardOptions::default()).await?;
+    let inventory = guarded.inventory().await?;
+    guarded.judge.policy.lose = given_up(&guarded, &inventory);
+    let plan = guarded.plan_on(&destroying.into_request(guarded.api()), &inventory).await?;
+    guarded.note_decision(&plan, Tier::Authz);
+    Ok(plan)
+}
+
+/// The volumes that somebody gave up with `--lose` in a command of voltool's own that is under way: its note for undoing is there, and
+/// its call to the engine is what is being judged. Only whoever may write voltool's state can leave such a note.
+fn given_up(guarded: &Guarded<'_>, inventory: &Inventory) -> BTreeSet<String> {
+    // Without the notes nothing counts as given up.
+    let Ok((removals, _)) = guarded.notes().list() else { return BTreeSet::new() };
+    let now = Timestamp::now();
+    let under_way = removals.iter().filter(|removal| {
+        let age = now.duration_since(removal.time);
+        !removal.done && removal.engine == guarded.judge.engine_name && !age.is_negative() && age <= UNDER_WAY
+    });
+    let volumes = under_way.flat_map(|removal| &removal.volumes).filter(|volume| volume.verdict == Verdict::GivenUp);
+    let names = volumes.map(|volume| volume.definition.name.clone());
+    names.filter(|name| inventory.volume(name).is_some()).collect()
 }

@@ -16,11 +16,15 @@
 //! | [`filter`] | the filters of Docker's prune commands |
 //! | [`verdict`] | what can be said of one volume, and of the whole |
 //! | [`judge`] | from effects to a plan: reads the volumes and asks the repository |
+//! | [`authz`] | what a request to the engine means |
+//! | [`refusal`] | a plan that refuses, as one message |
 //! | [`undo`] | what was removed, and how it comes back |
 
+pub mod authz;
 pub mod effects;
 pub mod filter;
 pub mod judge;
+pub mod refusal;
 pub mod request;
 pub mod undo;
 pub mod verdict;

@@ -1,1 +1,76 @@
-//! The plugin's HTTP server over a unix socket: authorization requests (and, later, volumes).
+//! The Docker plugin: HTTP over a unix socket.
+//!
+//! | file | what is in it |
+//! | --- | --- |
+//! | [`authz`] | the endpoints of an authorization plugin: harmless, or judged within a time limit |
+//! | [`client`] | asks a running plugin, as the engine would |
+//! | [`server`] | HTTP/1 on a unix socket |
+//! | [`socket`] | the socket: made, taken over, passed in by systemd |
+//! | [`wire`] | the messages |
+//!
+//! Of the plugin protocol this relies on what every engine since 20.10 does: requests carry no `Content-Type`, `Host` may be
+//! empty, and a request whose answer got lost is sent again *with an empty body*, which is why an empty body is never taken for
+//! permission.
+
+pub mod authz;
+pub mod client;
+pub mod server;
+pub mod socket;
+pub mod wire;
+
+pub use authz::{Authz, Decide, Ruling};
+pub use server::serve;
+pub use socket::{Listening, SocketError};
+
+use serde_json::json;
+
+/// Where engines look for the plugin.
+pub const DEFAULT_SOCKET: &str = "/run/docker/plugins/voltool.sock";
+
+/// What a plugin answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    fn ok(value: &serde_json::Value) -> Answer {
+        Answer { status: 200, body: value.to_string().into_bytes() }
+    }
+}
+
+/// All that answers on the socket.
+#[derive(Debug)]
+pub struct Plugin {
+    authz: Authz,
+}
+
+impl Plugin {
+    /// A plugin that authorizes.
+    pub fn new(authz: Authz) -> Plugin {
+        Plugin { authz }
+    }
+
+    /// Whether the body of a request to this endpoint has to be read as a whole.
+    pub(crate) fn wants_body(path: &str) -> bool {
+        path == wire::AUTHZ_REQUEST
+    }
+
+    /// Answers one request. `body` is `None` if it could not be read, or is too long.
+    pub async fn answer(&self, path: &str, body: Option<&[u8]>) -> Answer {
+        match path {
+            wire::ACTIVATE => Answer::ok(&json!({ "Implements": ["authz"] })),
+            wire::AUTHZ_REQUEST => self.authz.request(body).await.into_answer(),
+            // Too late to refuse: the engine asks this when it has done what was asked for.
+            wire::AUTHZ_RESPONSE => wire::Reply::allow().into_answer(),
+            wire::STATUS => Answer::ok(&self.authz.status()),
+            _ => Answer {
+                status: 404,
+                body: json!({ "Err": format!("no such endpoint: {path}") }).to_string().into_bytes(),
+            },
+        }
+    }
+}

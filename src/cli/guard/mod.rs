@@ -2,6 +2,8 @@
 
 pub mod disable;
 pub mod enable;
+mod engine_config;
+mod engine_process;
 pub mod install;
 pub mod status;
 pub mod uninstall;
