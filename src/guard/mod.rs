@@ -12,12 +12,14 @@
 //! | file | what is in it |
 //! | --- | --- |
 //! | [`request`] | what somebody wants to remove, in the engine's terms |
+//! | [`argv`] | what a docker command line would remove |
 //! | [`effects`] | what the engine would do then: pure, by the engine's own rules |
 //! | [`filter`] | the filters of Docker's prune commands |
 //! | [`verdict`] | what can be said of one volume, and of the whole |
 //! | [`judge`] | from effects to a plan: reads the volumes and asks the repository |
 //! | [`undo`] | what was removed, and how it comes back |
 
+pub mod argv;
 pub mod effects;
 pub mod filter;
 pub mod judge;
