@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::snapshot_ref::{SelectError, SnapshotRef};
 use super::{CliError, Context};
 use crate::docker::{ConnectOptions, Engine};
+use crate::inventory::Catalog;
 use crate::repo::{Repository, SnapshotRecord};
 use crate::store::Store;
 
@@ -35,6 +36,17 @@ pub async fn repository_without_index(ctx: &Context) -> anyhow::Result<Arc<Repos
 pub async fn engine(ctx: &Context) -> anyhow::Result<Engine> {
     let options = ConnectOptions { host: ctx.settings.engine_host.clone(), ..ConnectOptions::default() };
     Ok(Engine::connect(&options).await?)
+}
+
+/// The catalog; `None`, and a warning, if it cannot be used.
+pub fn catalog(ctx: &Context) -> Option<Catalog> {
+    match Catalog::open(&ctx.settings.state_dir.join("catalog.db")) {
+        Ok(catalog) => Some(catalog),
+        Err(e) => {
+            ctx.ui.warn(&e.to_string());
+            None
+        }
+    }
 }
 
 /// What the engine is called in snapshots.

@@ -6,6 +6,7 @@
 pub mod connect;
 pub mod error;
 pub mod model;
+pub mod removal;
 mod transport;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 pub use connect::{ConnectOptions, Endpoint, Source, Surroundings};
 pub use error::{EngineError, EngineErrorKind};
 pub use model::{Container, EngineInfo, Volume, Volumes};
+pub use removal::{Leftover, Pruned};
 
 use transport::{Call, Transport, encode};
 
@@ -215,6 +217,26 @@ impl Engine {
         let path = format!("/containers/{}/start", encode(id));
         let call = Call { method: "POST", ..Call::get(&path) };
         self.call(call, &format!("start container {id} on")).await.map(drop)
+    }
+
+    /// Freezes a container's processes.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Conflict`] if it does not run.
+    pub async fn pause_container(&self, id: &str) -> Result<()> {
+        let path = format!("/containers/{}/pause", encode(id));
+        let call = Call { method: "POST", ..Call::get(&path) };
+        self.call(call, &format!("pause container {id} on")).await.map(drop)
+    }
+
+    /// Lets a frozen container go on.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::NotFound`] if there is no such container.
+    pub async fn unpause_container(&self, id: &str) -> Result<()> {
+        let path = format!("/containers/{}/unpause", encode(id));
+        let call = Call { method: "POST", ..Call::get(&path) };
+        self.call(call, &format!("unpause container {id} on")).await.map(drop)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, action: &str) -> Result<T> {

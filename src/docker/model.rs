@@ -23,6 +23,13 @@ pub struct EngineInfo {
     pub api_version: String,
 }
 
+impl EngineInfo {
+    /// What tells this engine from others: its id, or its name if it has none.
+    pub fn key(&self) -> String {
+        if self.id.is_empty() { self.name.clone() } else { self.id.clone() }
+    }
+}
+
 /// The answer of `/version`.
 #[derive(Debug, Deserialize)]
 pub(super) struct VersionAnswer {
