@@ -120,7 +120,8 @@ fn volumes_are_removed_only_where_their_content_is_elsewhere() {
     refused(&host.voltool(&remove), &["destroys volume db"]);
     // -f gives up nothing.
     refused(&host.voltool(&["volume", "rm", "-f", "db"]), &["destroys volume db"]);
-    host.voltool(&["volume", "rm", "db", "--lose", "dbs"]).fails(1, &["no volume of exactly that name", "did you mean db?"]);
+    host.voltool(&["volume", "rm", "db", "--lose", "dbs"])
+        .fails(1, &["no volume of exactly that name", "did you mean db?"]);
     assert_eq!(host.read("db", "file"), "precious");
 
     // What cannot be known to be safe is not.
@@ -172,7 +173,14 @@ fn what_may_go_goes() {
     let all = ["volume", "rm", "empty", "labelled", "ci-cache", "bound", "memory", "other"];
     let (code, found) = plan(&host, &all);
     assert_eq!(code, Some(4));
-    let verdicts = [("empty", "empty"), ("labelled", "ephemeral"), ("ci-cache", "ephemeral"), ("bound", "safe"), ("memory", "safe"), ("other", "at-risk")];
+    let verdicts = [
+        ("empty", "empty"),
+        ("labelled", "ephemeral"),
+        ("ci-cache", "ephemeral"),
+        ("bound", "safe"),
+        ("memory", "safe"),
+        ("other", "at-risk"),
+    ];
     for (name, verdict) in verdicts {
         assert_eq!(row(&found, name)["verdict"], verdict, "{name}");
     }
@@ -246,7 +254,8 @@ fn prune_takes_what_was_shown() {
 
     // Anonymous ones only, whatever the engine's own prune means.
     let (code, found) = plan(&host, &["volume", "prune"]);
-    let names: Vec<&str> = found["volumes"].as_array().expect("rows").iter().filter_map(|r| r["name"].as_str()).collect();
+    let names: Vec<&str> =
+        found["volumes"].as_array().expect("rows").iter().filter_map(|r| r["name"].as_str()).collect();
     let mut expected = [safe.as_str(), at_risk.as_str()];
     expected.sort_unstable();
     assert_eq!((code, names.as_slice()), (Some(4), &expected[..]));

@@ -26,9 +26,10 @@ mod run;
 use super::Filters;
 
 /// A program whose arguments are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Program {
     /// `docker`.
+    #[default]
     Docker,
     /// `docker-compose`, of any version.
     Compose,
@@ -209,20 +210,6 @@ pub fn parse(program: Program, line: &[String], around: Around) -> CommandLine {
         Program::Docker => docker::parse(line, around),
         Program::Compose => compose::parse_standalone(line, around),
     }
-}
-
-/// The command as a person would type it into a shell.
-pub fn as_typed(program: Program, line: &[String]) -> String {
-    let mut text = program.name().to_owned();
-    for word in line {
-        text.push(' ');
-        let plain = |c: char| c.is_alphanumeric() || "_@%+=:,./-".contains(c);
-        match !word.is_empty() && word.chars().all(plain) {
-            true => text.push_str(word),
-            false => text.push_str(&format!("'{}'", word.replace('\'', r"'\''"))),
-        }
-    }
-    text
 }
 
 impl Meaning {

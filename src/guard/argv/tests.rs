@@ -347,15 +347,6 @@ fn volumes_without_a_name_get_a_note() {
     }
 }
 
-#[test]
-fn a_command_is_written_as_it_would_be_typed() {
-    assert_eq!(as_typed(Program::Docker, &strings(&["rm", "-v", "db"])), "docker rm -v db");
-    assert_eq!(
-        as_typed(Program::Compose, &strings(&["-p", "a b", "", "it's"])),
-        r"docker-compose -p 'a b' '' 'it'\''s'"
-    );
-}
-
 /// Words that command lines are made of, and some that they are not.
 fn any_word() -> impl Strategy<Value = String> {
     let known = prop::sample::select(vec![
@@ -398,7 +389,6 @@ proptest! {
         for program in [Program::Docker, Program::Compose] {
             let found = parse(program, &line, Around { remove_orphans: orphans });
             prop_assert!(found.connection.length <= line.len());
-            let _ = as_typed(program, &line);
         }
     }
 
