@@ -130,7 +130,7 @@ fn real(program: Program) -> Vec<PathBuf> {
 
 /// A link that no shell finds first guards nothing.
 fn say_whether_it_is_in_front(ctx: &Context, folder: &Path) {
-    let path = ctx.env.get("PATH").cloned().unwrap_or_default();
+    let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let place = |wanted: &Path| folders.iter().position(|found| found == wanted);
     let first = real(Program::Docker).into_iter().next();
