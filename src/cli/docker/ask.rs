@@ -1,7 +1,7 @@
 //! What the real command has to be asked before a command line can be judged.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -12,7 +12,7 @@ use crate::cli::CliError;
 use crate::cli::error::Kind;
 use crate::docker::{Surroundings, connect};
 use crate::guard::argv::project::{self, Definition, Project};
-use crate::guard::argv::{Connection, Selection};
+use crate::guard::argv::{Connection, Program, Selection};
 
 /// The files in which Compose looks for a definition, here and in the folders above.
 const COMPOSE_FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
@@ -78,8 +78,13 @@ pub(super) fn prune_filters(around: &Surroundings) -> anyhow::Result<Vec<String>
 }
 
 /// Finds out which Compose project is meant, and what it is made of.
-pub(super) async fn compose_project(real: &Real, line: &[OsString], selection: &Selection) -> Project {
-    let definition = definition(real, &line[..selection.verb_at]).await;
+pub(super) async fn compose_project(
+    real: &Real,
+    program: Program,
+    line: &[OsString],
+    selection: &Selection,
+) -> Project {
+    let definition = definition(real, program, &line[..selection.verb_at]).await;
     let mut names: BTreeSet<String> = definition.iter().filter_map(|found| found.name.clone()).collect();
     let variable = std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty());
     match (&selection.name, variable) {
@@ -123,16 +128,20 @@ fn project_folder(selection: &Selection) -> PathBuf {
     here.ancestors().find(holds_definition).map_or(here.clone(), Path::to_owned)
 }
 
-async fn definition(real: &Real, globals: &[OsString]) -> Option<Definition> {
+/// Asks Compose what it makes of its files. Version 1 knows no JSON, and takes a second to say so.
+async fn definition(real: &Real, program: Program, globals: &[OsString]) -> Option<Definition> {
     let ask = |words: &'static [&'static str]| {
-        let line: Vec<OsString> =
-            globals.iter().map(OsString::as_os_str).chain(words.iter().map(OsStr::new)).map(OsStr::to_owned).collect();
+        let line: Vec<OsString> = globals.iter().cloned().chain(words.iter().map(OsString::from)).collect();
         async move { output(real, &line).await }
     };
-    if let Some(found) = ask(&["config", "--format", "json"]).await.as_deref().and_then(project::from_json) {
-        return Some(found);
+    let plain = match program {
+        Program::Docker => None,
+        Program::Compose => ask(&["config"]).await.as_deref().and_then(project::from_yaml),
+    };
+    if plain.as_ref().is_some_and(|found| found.name.is_none()) {
+        return plain;
     }
-    ask(&["config"]).await.as_deref().and_then(project::from_yaml)
+    ask(&["config", "--format", "json"]).await.as_deref().and_then(project::from_json).or(plain)
 }
 
 /// What the real command prints, if it succeeds. What it complains of, it will complain of again when it is run.

@@ -57,7 +57,7 @@ async fn facts(
         facts.prune_filters = ask::prune_filters(&ask::surroundings(connection)?)?;
     }
     if let Intent::Compose(selection, _) = intent {
-        facts.project = ask::compose_project(real, &args.line, selection).await;
+        facts.project = ask::compose_project(real, args.program, &args.line, selection).await;
     }
     Ok(facts)
 }
