@@ -134,7 +134,16 @@ fn volumes_are_removed_only_where_their_content_is_elsewhere() {
     refused(&host.voltool(&remove), &["destroys volume db"]);
     std::fs::rename(host.sandbox.path("elsewhere"), host.sandbox.path("identity.txt")).expect("renamed");
 
-    // A file that could not be stored is nowhere else.
+    // A snapshot whose packs somebody has deleted is none.
+    let pack = host.sandbox.objects("packs").into_iter().next().expect("a pack");
+    let elsewhere = host.sandbox.path("pack");
+    std::fs::rename(&pack, &elsewhere).expect("moved");
+    let (code, found) = plan(&host, &remove);
+    let found = row(&found, "db");
+    assert_eq!((code, &found["verdict"]), (Some(4), &json!("at-risk")));
+    assert!(found["reason"].as_str().is_some_and(|why| why.contains("not in the repository")), "{found}");
+    std::fs::rename(&elsewhere, &pack).expect("moved back");
+
     host.ok(&remove);
     assert!(!host.has_volume("db"));
     host.ok(&["undo", "latest"]);

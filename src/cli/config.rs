@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::SignedDuration;
 use toml_edit::{Document, DocumentMut, Item, TableLike, Value};
 
-use super::ui::format::{parse_duration, parse_size};
+use super::units::{check_memory, parse_duration, parse_size};
 use crate::store::S3Options;
 
 /// What a key holds.
@@ -371,7 +371,7 @@ impl Reader<'_> {
                     _ => return Err(wrong()),
                 };
                 match (table, key) {
-                    ("backup", _) => config.backup_memory = Some(super::context::check_memory(value).map_err(bad)?),
+                    ("backup", _) => config.backup_memory = Some(check_memory(value).map_err(bad)?),
                     _ => config.cache_max_size = Some(value),
                 }
             }

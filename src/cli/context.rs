@@ -19,15 +19,8 @@ use super::error::{CliError, Kind};
 use super::interrupt::Interrupt;
 use super::secret::Secrets;
 use super::ui::Ui;
-use super::ui::format::parse_size;
+use super::units::DEFAULT_MEMORY;
 use crate::store::{S3Options, StoreUrl};
-
-/// The byte budget for one run if nothing else is said.
-pub const DEFAULT_MEMORY: u64 = 256 << 20;
-
-/// The smallest byte budget. A pack of 16 MiB is filled while another is sealed and a third one is on its way, beside content, the
-/// compressors, and the program itself.
-pub const MIN_MEMORY: u64 = 128 << 20;
 
 /// Where the system's configuration is.
 const SYSTEM_CONFIG: &str = "/etc/voltool/config.toml";
@@ -363,19 +356,6 @@ impl Settings {
     pub fn default_identity(&self) -> PathBuf {
         self.config_folder().join("identity.txt")
     }
-}
-
-/// Checks a byte budget; the error says why, without the name of the setting.
-pub fn check_memory(bytes: u64) -> Result<u64, String> {
-    if bytes < MIN_MEMORY {
-        return Err(format!("at least {} MiB are needed", MIN_MEMORY >> 20));
-    }
-    Ok(bytes)
-}
-
-/// Parses `--memory`.
-pub fn parse_memory(text: &str) -> Result<u64, String> {
-    check_memory(parse_size(text)?)
 }
 
 #[cfg(test)]

@@ -164,10 +164,3 @@ fn without_a_repository_the_error_says_how_to_make_one() {
     s.config_denied = Some(PathBuf::from("/etc/voltool/config.toml"));
     assert!(s.no_repository().hints[0].contains("sudo"));
 }
-
-#[test]
-fn a_budget_that_cannot_work_is_refused() {
-    assert_eq!(parse_memory("256MiB"), Ok(DEFAULT_MEMORY));
-    assert!(parse_memory("1MiB").is_err());
-    assert!(parse_memory("lots").is_err());
-}

@@ -6,6 +6,7 @@
 //! | `entry.rs` | from arguments to an exit code: runtime, signals, panics |
 //! | `context.rs` | the effective settings |
 //! | `config.rs` | the configuration file |
+//! | `units.rs` | sizes and durations as people write them |
 //! | `secret.rs` | identities and passphrases |
 //! | `error.rs` | messages, hints and exit codes |
 //! | `interrupt.rs` | SIGINT and SIGTERM |
@@ -43,6 +44,7 @@ pub mod snapshots;
 pub mod system;
 pub mod ui;
 pub mod undo;
+pub mod units;
 pub mod volume;
 
 use std::path::PathBuf;
@@ -178,7 +180,7 @@ pub struct GlobalArgs {
     pub no_progress: bool,
 
     /// Memory to work with [default: 256MiB]
-    #[arg(long, global = true, value_name = "SIZE", value_parser = context::parse_memory, hide_short_help = true)]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = units::parse_memory, hide_short_help = true)]
     pub memory: Option<u64>,
 }
 

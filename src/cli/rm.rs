@@ -30,6 +30,10 @@ pub struct RmArgs {
     #[arg(short, long)]
     pub volumes: bool,
 
+    /// Remove the link of that name (CONTAINER/ALIAS) rather than a container
+    #[arg(short, long, conflicts_with_all = ["force", "volumes", "plan", "snapshot", "lose"])]
+    pub link: bool,
+
     /// Guard options.
     #[command(flatten)]
     pub guard: GuardOptions,
@@ -37,6 +41,9 @@ pub struct RmArgs {
 
 /// Runs the verb.
 pub async fn run(ctx: &Context, args: RmArgs) -> anyhow::Result<Outcome> {
+    if args.link {
+        return remove_links(ctx, &args.containers).await;
+    }
     let guarded = Guarded::open(ctx, &args.guard).await?;
     let step = |container: &String| Step::RemoveContainer {
         container: container.clone(),
@@ -51,6 +58,19 @@ pub async fn run(ctx: &Context, args: RmArgs) -> anyhow::Result<Outcome> {
         api: guarded.api(),
     };
     run_steps(&guarded, request, &args.guard).await
+}
+
+/// A link is a name in another container's hosts file: nothing is lost with it.
+async fn remove_links(ctx: &Context, names: &[String]) -> anyhow::Result<Outcome> {
+    let engine = super::open::engine(ctx).await?;
+    let mut failures = Vec::new();
+    for name in names {
+        match engine.remove_link(name).await {
+            Ok(()) => ctx.ui.print(name)?,
+            Err(e) => failures.push(e.into()),
+        }
+    }
+    finish(ctx, failures, names.len())
 }
 
 /// Shows the plan, or clears the way and does it: what every verb does that removes things by their names.

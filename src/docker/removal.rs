@@ -57,6 +57,16 @@ impl Engine {
         self.call(call, &format!("remove container {id} on")).await.map(drop)
     }
 
+    /// Removes a link between containers, `CONTAINER/ALIAS`.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::NotFound`](super::EngineErrorKind::NotFound) if there is none.
+    pub async fn remove_link(&self, name: &str) -> Result<()> {
+        let path = format!("/containers/{}?link=1", encode(name));
+        let call = Call { method: "DELETE", ..Call::get(&path) };
+        self.call(call, &format!("remove link {name} on")).await.map(drop)
+    }
+
     /// Removes what is left over and can be made again. `filters` are the engine's, as JSON.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::effects::Effect;
 use super::{Action, Decision, Effects, Plan, PlannedContainer, PlannedVolume, Request, Verdict};
 use crate::docker::{Engine, EngineError};
-use crate::inventory::{Inventory, VolumeInfo, readable_root};
+use crate::inventory::{Inventory, Kind, VolumeInfo, readable_root};
 use crate::repo::{Keys, RepoError, Repository, SnapshotRecord, SourceKind};
 use crate::snapshot::{self, Changes, Excludes, Source};
 
@@ -165,6 +165,10 @@ impl Judge {
         ephemeral: &Excludes,
         now: Timestamp,
     ) -> Result<Found, JudgeError> {
+        // Nothing happens to it, so nothing is read: people remove containers all day.
+        if effect.action == Action::Orphan && volume.kind == Kind::Named {
+            return Ok(Found::new(Verdict::Safe, "it stays, under its name"));
+        }
         if self.policy.lose.contains(&volume.name) {
             return Ok(Found::new(Verdict::GivenUp, "given up with --lose"));
         }
@@ -242,7 +246,24 @@ impl Judge {
             Ok(Err(error)) => return Ok(Found::new(Verdict::Unknown, error.to_string())),
             Err(_) => return Ok(Found::new(Verdict::Unknown, "the scan ended unexpectedly")),
         };
-        let (verdict, reason) = self.weigh(&changes, compared.as_deref(), unavailable, now);
+        let (mut verdict, mut reason) = self.weigh(&changes, compared.as_deref(), unavailable, now);
+        // The record says that the content is stored. That it is still there, the storage has to say.
+        if let (Verdict::Safe | Verdict::StaleOk, Some(record), RepositoryAccess::Open(repo)) =
+            (verdict, &compared, &self.repository)
+        {
+            let missing = async { repo.first_missing(record, &repo.packs_there().await?).await };
+            match missing.await {
+                Ok(None) => {}
+                Ok(Some(what)) => {
+                    verdict = Verdict::AtRisk;
+                    reason = format!(
+                        "snapshot {} cannot be restored whole any more: {what} is not in the repository",
+                        record.id
+                    );
+                }
+                Err(error) => (verdict, reason) = (Verdict::Unknown, error.to_string()),
+            }
+        }
         Ok(Found { verdict, reason, changes: Some(changes), compared, written_by: None, fine_when_stopped: false })
     }
 
@@ -274,7 +295,10 @@ impl Judge {
             };
             return (Verdict::Safe, format!("unchanged since snapshot {}{but}", record.id));
         }
-        let what = format!("{differing} files or folders differ from snapshot {}", record.id);
+        let what = match differing {
+            1 => format!("1 file or folder differs from snapshot {}", record.id),
+            n => format!("{n} files or folders differ from snapshot {}", record.id),
+        };
         match self.policy.max_age {
             Some(limit) if now.duration_since(record.time) <= limit => {
                 (Verdict::StaleOk, format!("{what}, which is younger than guard.max_age"))

@@ -297,3 +297,26 @@ async fn what_is_foretold_is_what_the_engine_destroys() {
     eprintln!("{destroyed_in_all} volumes destroyed, {uncertain_in_all} uncertain");
     assert!(destroyed_in_all > 10, "only {destroyed_in_all} volumes were destroyed");
 }
+
+/// The engine counts an inherited volume for a container that never ran only if its source has no path in its own bookkeeping: for
+/// `-v /m`, but not for `--mount` without a source. Nobody can see that, so the plan has to assume the worse.
+#[tokio::test]
+async fn what_a_container_that_never_ran_inherits_is_perhaps_destroyed() {
+    let test = TestEngine::start();
+    test.docker(&["create", "--name", "aa", "--mount", "type=volume,dst=/m", BUSYBOX]);
+    test.docker(&["create", "--name", "bb", "--volumes-from", "aa", BUSYBOX]);
+    test.docker(&["create", "--name", "cc", "-v", "/m", BUSYBOX]);
+    test.docker(&["create", "--name", "dd", "--volumes-from", "cc", BUSYBOX]);
+    let options = ConnectOptions { host: Some(test.host()), ..ConnectOptions::default() };
+    let engine = Engine::connect(&options).await.expect("connected");
+    let before = Inventory::scan(&engine).await.expect("scanned");
+    let rm = |container: &str| Step::RemoveContainer { container: container.to_owned(), volumes: true, force: false };
+    let request = Request { command: String::new(), steps: vec![rm("aa"), rm("cc")], api: (1, 41) };
+    let effects = Effects::of(&request, &before, jiff::Timestamp::now()).expect("no filters");
+    assert!(effects.volumes.values().all(|effect| effect.action == Action::Destroy && !effect.certain), "{effects:?}");
+    assert_eq!(effects.volumes.len(), 2, "{effects:?}");
+    test.docker(&["rm", "-v", "aa"]);
+    test.docker(&["rm", "-v", "cc"]);
+    let after = Inventory::scan(&engine).await.expect("scanned");
+    assert_eq!(after.volumes.len(), 1, "one is destroyed under a container that refers to it, and one is not");
+}
