@@ -20,6 +20,7 @@ need nsenter util-linux
 need setpriv util-linux
 need mount mount
 need python3 python3
+need docker-compose docker-compose # 1.29, the last one that speaks for itself
 need age age
 need zstd zstd
 need rsync rsync

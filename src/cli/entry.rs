@@ -26,7 +26,9 @@ fn guarded(work: impl FnOnce() -> u8) -> u8 {
 }
 
 fn parse_and_run(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let parsed = super::docker::called_as_docker(&args).map_or_else(|| Cli::try_parse_from(args), Ok);
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(e) => {
             // Help that nobody reads (`voltool --help | head`) is not an error.
@@ -48,12 +50,17 @@ fn ending(result: anyhow::Result<Outcome>, stdout_may_close: bool) -> (u8, Strin
         Ok(Outcome::Done) => (0, String::new()),
         Ok(Outcome::Incomplete) => (3, String::new()),
         Ok(Outcome::Refused) => (Kind::Refused.code(), String::new()),
+        Ok(Outcome::Exited(code)) => (code, String::new()),
         Err(e) if stdout_may_close && e.downcast_ref::<StdoutClosed>().is_some() => (0, String::new()),
         Err(e) => (error::judge(&e).kind.code(), error::render(&e)),
     }
 }
 
-fn run(cli: Cli, ui: &Ui) -> anyhow::Result<Outcome> {
+fn run(mut cli: Cli, ui: &Ui) -> anyhow::Result<Outcome> {
+    // Most docker commands end here: this process becomes the real one.
+    if let Verb::Docker(args) = cli.verb {
+        cli.verb = Verb::Docker(super::docker::hand_over(ui, args, &cli.global)?);
+    }
     // These need neither settings nor an engine, and must work where the configuration is broken.
     match &cli.verb {
         Verb::Completions(args) => return super::completions::run(ui, args),
@@ -108,7 +115,7 @@ async fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<Outcome> {
         Verb::System(args) => super::system::run(context, args).await,
         Verb::Apply(args) => super::apply::run(context, args).await,
         Verb::Undo(args) => super::undo::run(context, args).await,
-        Verb::Docker(args) => super::docker::run(context, args).await,
+        Verb::Docker(args) => super::docker::run(context, &args).await,
         Verb::Guard(args) => super::guard::run(context, args).await,
         Verb::Daemon(args) => super::daemon::run(context, args).await,
         Verb::History(args) => super::history::run(context, args).await,

@@ -2,7 +2,8 @@
 //!
 //! Every operation may be killed at any time, so an interrupted command is simply dropped where it stands, unless it has
 //! something to put back in order (containers that it stopped): then it calls [`Interrupt::finish_yourself`] and watches
-//! [`Interrupt::requested`]. A second signal ends it all the same.
+//! [`Interrupt::requested`]. A second signal ends it all the same. While another program runs on its behalf
+//! ([`Interrupt::leave_to_another`]), signals are that program's.
 
 use std::future::Future;
 use std::io;
@@ -25,6 +26,7 @@ pub struct Interrupt {
 struct State {
     kept: String,
     finishes_itself: bool,
+    left_to_another: bool,
 }
 
 impl Default for Interrupt {
@@ -43,6 +45,11 @@ impl Interrupt {
     /// something to put in order.
     pub fn finish_yourself(&self, yes: bool) {
         self.state().finishes_itself = yes;
+    }
+
+    /// From here on the command hands signals on to a program that runs on its behalf, and ends when that does.
+    pub fn leave_to_another(&self) {
+        self.state().left_to_another = true;
     }
 
     /// Returns whether a signal came.
@@ -95,9 +102,14 @@ pub(super) async fn run<T>(
 ) -> anyhow::Result<T> {
     let mut signals = Signals::listen().map_err(|e| CliError::failed(format!("cannot listen for signals: {e}")))?;
     let mut command = std::pin::pin!(command);
-    tokio::select! {
-        result = &mut command => return result,
-        () = signals.next() => {}
+    loop {
+        tokio::select! {
+            result = &mut command => return result,
+            () = signals.next() => {}
+        }
+        if !interrupt.state().left_to_another {
+            break;
+        }
     }
     let _ = interrupt.stop.send_replace(true);
     if interrupt.state().finishes_itself {

@@ -65,6 +65,8 @@ pub enum Outcome {
     Incomplete,
     /// It only had to say whether something may be done, and that may not: exit code 4.
     Refused,
+    /// Another command did it, and ended with this exit code.
+    Exited(u8),
 }
 
 /// Snapshots Docker volumes to S3-compatible storage or a directory, and brings them back

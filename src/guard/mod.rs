@@ -12,6 +12,7 @@
 //! | file | what is in it |
 //! | --- | --- |
 //! | [`request`] | what somebody wants to remove, in the engine's terms |
+//! | [`argv`] | what a docker command line would remove |
 //! | [`effects`] | what the engine would do then: pure, by the engine's own rules |
 //! | [`filter`] | the filters of Docker's prune commands |
 //! | [`verdict`] | what can be said of one volume, and of the whole |
@@ -20,6 +21,7 @@
 //! | [`refusal`] | a plan that refuses, as one message |
 //! | [`undo`] | what was removed, and how it comes back |
 
+pub mod argv;
 pub mod authz;
 pub mod effects;
 pub mod filter;
