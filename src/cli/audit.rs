@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::ui::{Tone, format};
@@ -13,7 +12,6 @@ use crate::audit::evidence::Limits;
 use crate::audit::gather::Snapshots;
 use crate::audit::{self, CHECKS, Finding, Level, ObjectType, Skipped};
 use crate::docker::Engine;
-use crate::inventory::{Catalog, Inventory};
 use crate::snapshot::Excludes;
 
 /// Look for storage traps
@@ -48,7 +46,7 @@ pub struct AuditArgs {
     pub ignore: Vec<&'static str>,
 
     /// What a container's own layer may hold before it counts as data [default: 1MiB]
-    #[arg(long, value_name = "SIZE", value_parser = format::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = super::units::parse_size)]
     pub layer_size: Option<u64>,
 
     /// Where the file system of the engine's machine is, if voltool runs in a container
@@ -93,8 +91,9 @@ struct Report<'a> {
 pub async fn run(ctx: &Context, args: AuditArgs) -> anyhow::Result<Outcome> {
     let options = options(ctx, &args)?;
     let engine = open::engine(ctx).await?;
-    let inventory = Inventory::scan(&engine).await?;
-    let catalog = catalog(ctx, &engine, &inventory);
+    let mut remembered = open::catalog(ctx);
+    let inventory = open::inventory_noted(&engine, &mut remembered).await?;
+    let catalog = remembered.into_inner();
     let (snapshots, failure) = match CHECKS.iter().any(|check| {
         options.selected.contains(check.id) && check.needs.contains(&audit::Need::Snapshots)
     }) {
@@ -140,15 +139,6 @@ fn options(ctx: &Context, args: &AuditArgs) -> anyhow::Result<audit::Options> {
     };
     let host_root = std::path::absolute(&args.host_root).unwrap_or_else(|_| args.host_root.clone());
     Ok(audit::Options { selected, limits, ephemeral, host_root })
-}
-
-/// Opens the catalog and tells it what is there now. One that cannot be used is a warning.
-fn catalog(ctx: &Context, engine: &Engine, inventory: &Inventory) -> Option<Catalog> {
-    let catalog = open::catalog(ctx)?;
-    if let Err(e) = catalog.observe(&engine.info().key(), inventory, Timestamp::now()) {
-        ctx.ui.warn(&e.to_string());
-    }
-    Some(catalog)
 }
 
 /// The newest snapshot of each volume; if that cannot be found out although it should, also the error.
