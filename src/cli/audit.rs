@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::ui::{Tone, format};
+use super::units::parse_size;
 use super::{CliError, Context, Kind, Outcome, open};
 use crate::audit::evidence::Limits;
 use crate::audit::gather::Snapshots;
@@ -46,7 +47,7 @@ pub struct AuditArgs {
     pub ignore: Vec<&'static str>,
 
     /// What a container's own layer may hold before it counts as data [default: 1MiB]
-    #[arg(long, value_name = "SIZE", value_parser = super::units::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub layer_size: Option<u64>,
 
     /// Where the file system of the engine's machine is, if voltool runs in a container
