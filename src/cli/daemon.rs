@@ -11,10 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Handle;
 
 use super::guarded::{GuardOptions, Guarded, Tier};
-use super::{CliError, Context, Outcome};
+use super::{CliError, Context, Outcome, open};
 use crate::guard::authz::Destroying;
-use crate::guard::{Plan, Verdict, refusal};
-use crate::inventory::Inventory;
+use crate::guard::{Action, Effects, Plan, Verdict, refusal};
+use crate::inventory::{Inventory, Kind};
 use crate::plugin::{self, Authz, Decide, Listening, Plugin, Ruling, SocketError};
 
 /// How long requests that have begun are waited for at the end, beyond the time that a decision may take.
@@ -109,8 +109,9 @@ impl Decide for Decider {
         // On a thread of its own: a decision also computes, and what is harmless is to be answered meanwhile.
         let judged = tokio::task::spawn_blocking(move || runtime.block_on(plan(&ctx, destroying))).await;
         match judged.unwrap_or_else(|e| Err(e.into())) {
-            Ok(plan) if plan.allows() => Ruling::Allow,
-            Ok(plan) => Ruling::Refuse(refusal::text(&plan)),
+            Ok(None) => Ruling::Allow,
+            Ok(Some(plan)) if plan.allows() => Ruling::Allow,
+            Ok(Some(plan)) => Ruling::Refuse(refusal::text(&plan)),
             Err(e) => {
                 Ruling::Refuse(format!("cannot tell what {command} would destroy: {}", super::error::message(&e)))
             }
@@ -122,14 +123,34 @@ impl Decide for Decider {
     }
 }
 
-/// Works out the plan. Everything is opened anew: the engine may have been replaced since, and a backup may have run.
-async fn plan(ctx: &Context, destroying: Destroying) -> anyhow::Result<Plan> {
-    let mut guarded = Guarded::open(ctx, &GuardOptions::default()).await?;
+/// Works out the plan; `None` if no content is at stake, for which the repository need not be asked. Everything is opened anew: the
+/// engine may have been replaced since, and a backup may have run.
+async fn plan(ctx: &Context, destroying: Destroying) -> anyhow::Result<Option<Plan>> {
+    let engine = open::engine(ctx).await?;
+    let request = destroying.into_request(api(&engine.info().api_version));
+    let inventory = Inventory::scan(&engine).await?;
+    if !is_serious(&Effects::of(&request, &inventory, Timestamp::now())?, &inventory) {
+        return Ok(None);
+    }
+    let mut guarded = Guarded::with_engine(ctx, engine, &GuardOptions::default()).await?;
+    // Anew, since opening the repository may have taken a while; and for the catalog.
     let inventory = guarded.inventory().await?;
     guarded.judge.policy.lose = given_up(&guarded, &inventory);
-    let plan = guarded.plan_on(&destroying.into_request(guarded.api()), &inventory).await?;
+    let plan = guarded.plan_on(&request, &inventory).await?;
     guarded.note_decision(&plan, Tier::Authz);
-    Ok(plan)
+    Ok(Some(plan))
+}
+
+/// Whether a volume would be destroyed, or left without a name that anybody knows.
+fn is_serious(effects: &Effects, inventory: &Inventory) -> bool {
+    let named = |name: &str| inventory.volume(name).is_some_and(|volume| volume.kind == Kind::Named);
+    effects.volumes.iter().any(|(name, effect)| effect.action == Action::Destroy || !named(name))
+}
+
+/// Reads a version such as `1.41`.
+fn api(version: &str) -> (u32, u32) {
+    let (major, minor) = version.split_once('.').unwrap_or_default();
+    (major.parse().unwrap_or_default(), minor.parse().unwrap_or_default())
 }
 
 /// The volumes that somebody gave up with `--lose` in a command of voltool's own that is under way: its note for undoing is there, and
