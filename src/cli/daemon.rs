@@ -13,7 +13,8 @@ use tokio::runtime::Handle;
 use super::guarded::{GuardOptions, Guarded, Tier};
 use super::{CliError, Context, Outcome, open};
 use crate::guard::authz::Destroying;
-use crate::guard::{Action, Effects, Plan, Verdict, refusal};
+use crate::guard::undo::Removal;
+use crate::guard::{Action, Effects, Plan, Request, Step, Verdict, refusal};
 use crate::inventory::{Inventory, Kind};
 use crate::plugin::{self, Authz, Decide, Listening, Plugin, Ruling, SocketError};
 
@@ -135,7 +136,11 @@ async fn plan(ctx: &Context, destroying: Destroying) -> anyhow::Result<Option<Pl
     let mut guarded = Guarded::with_engine(ctx, engine, &GuardOptions::default()).await?;
     // Anew, since opening the repository may have taken a while; and for the catalog.
     let inventory = guarded.inventory().await?;
-    guarded.judge.policy.lose = given_up(&guarded, &inventory);
+    let under_way = under_way(&guarded);
+    if is_only_forgotten(&request, &inventory, &under_way) {
+        return Ok(None);
+    }
+    guarded.judge.policy.lose = given_up(&under_way, &inventory);
     let plan = guarded.plan_on(&request, &inventory).await?;
     guarded.note_decision(&plan, Tier::Authz);
     Ok(Some(plan))
@@ -153,17 +158,31 @@ fn api(version: &str) -> (u32, u32) {
     (major.parse().unwrap_or_default(), minor.parse().unwrap_or_default())
 }
 
-/// The volumes that somebody gave up with `--lose` in a command of voltool's own that is under way: its note for undoing is there, and
-/// its call to the engine is what is being judged. Only whoever may write voltool's state can leave such a note.
-fn given_up(guarded: &Guarded<'_>, inventory: &Inventory) -> BTreeSet<String> {
-    // Without the notes nothing counts as given up.
-    let Ok((removals, _)) = guarded.notes().list() else { return BTreeSet::new() };
+/// The commands of voltool's own that are under way: each left its note for undoing, and its calls to the engine are what is being judged
+/// here. Only whoever may write voltool's state can leave such a note.
+fn under_way(guarded: &Guarded<'_>) -> Vec<Removal> {
+    // Without the notes nothing counts as cleared.
+    let Ok((removals, _)) = guarded.notes().list() else { return Vec::new() };
     let now = Timestamp::now();
-    let under_way = removals.iter().filter(|removal| {
+    let is_under_way = |removal: &Removal| {
         let age = now.duration_since(removal.time);
         !removal.done && removal.engine == guarded.judge.engine_name && !age.is_negative() && age <= UNDER_WAY
-    });
-    let volumes = under_way.flat_map(|removal| &removal.volumes).filter(|volume| volume.verdict == Verdict::GivenUp);
-    let names = volumes.map(|volume| volume.definition.name.clone());
+    };
+    removals.into_iter().filter(is_under_way).collect()
+}
+
+/// The volumes that somebody gave up with `--lose` in such a command.
+fn given_up(under_way: &[Removal], inventory: &Inventory) -> BTreeSet<String> {
+    let volumes = under_way.iter().flat_map(|removal| &removal.volumes);
+    let names =
+        volumes.filter(|volume| volume.verdict == Verdict::GivenUp).map(|volume| volume.definition.name.clone());
     names.filter(|name| inventory.volume(name).is_some()).collect()
+}
+
+/// Whether such a command removes a container and leaves its volumes where they are. It was allowed to leave them without a name; and its
+/// note has only those volumes in it that it destroys.
+fn is_only_forgotten(request: &Request, inventory: &Inventory, under_way: &[Removal]) -> bool {
+    let [Step::RemoveContainer { container, volumes: false, .. }] = request.steps.as_slice() else { return false };
+    let Some(container) = inventory.container(container) else { return false };
+    under_way.iter().flat_map(|removal| &removal.containers).any(|removed| removed.id == container.id)
 }
