@@ -11,10 +11,11 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Handle;
 
 use super::guarded::{GuardOptions, Guarded, Tier};
-use super::{CliError, Context, Outcome};
+use super::{CliError, Context, Outcome, open};
 use crate::guard::authz::Destroying;
-use crate::guard::{Plan, Verdict, refusal};
-use crate::inventory::Inventory;
+use crate::guard::undo::Removal;
+use crate::guard::{Action, Effects, Plan, Request, Step, Verdict, refusal};
+use crate::inventory::{Inventory, Kind};
 use crate::plugin::{self, Authz, Decide, Listening, Plugin, Ruling, SocketError};
 
 /// How long requests that have begun are waited for at the end, beyond the time that a decision may take.
@@ -109,8 +110,9 @@ impl Decide for Decider {
         // On a thread of its own: a decision also computes, and what is harmless is to be answered meanwhile.
         let judged = tokio::task::spawn_blocking(move || runtime.block_on(plan(&ctx, destroying))).await;
         match judged.unwrap_or_else(|e| Err(e.into())) {
-            Ok(plan) if plan.allows() => Ruling::Allow,
-            Ok(plan) => Ruling::Refuse(refusal::text(&plan)),
+            Ok(None) => Ruling::Allow,
+            Ok(Some(plan)) if plan.allows() => Ruling::Allow,
+            Ok(Some(plan)) => Ruling::Refuse(refusal::text(&plan)),
             Err(e) => {
                 Ruling::Refuse(format!("cannot tell what {command} would destroy: {}", super::error::message(&e)))
             }
@@ -122,27 +124,65 @@ impl Decide for Decider {
     }
 }
 
-/// Works out the plan. Everything is opened anew: the engine may have been replaced since, and a backup may have run.
-async fn plan(ctx: &Context, destroying: Destroying) -> anyhow::Result<Plan> {
-    let mut guarded = Guarded::open(ctx, &GuardOptions::default()).await?;
+/// Works out the plan; `None` if no content is at stake, for which the repository need not be asked. Everything is opened anew: the
+/// engine may have been replaced since, and a backup may have run.
+async fn plan(ctx: &Context, destroying: Destroying) -> anyhow::Result<Option<Plan>> {
+    let engine = open::engine(ctx).await?;
+    let request = destroying.into_request(api(&engine.info().api_version));
+    let inventory = Inventory::scan(&engine).await?;
+    if !is_serious(&Effects::of(&request, &inventory, Timestamp::now())?, &inventory) {
+        return Ok(None);
+    }
+    let mut guarded = Guarded::with_engine(ctx, engine, &GuardOptions::default()).await?;
+    // Anew, since opening the repository may have taken a while; and for the catalog.
     let inventory = guarded.inventory().await?;
-    guarded.judge.policy.lose = given_up(&guarded, &inventory);
-    let plan = guarded.plan_on(&destroying.into_request(guarded.api()), &inventory).await?;
+    let under_way = under_way(&guarded);
+    if is_only_forgotten(&request, &inventory, &under_way) {
+        return Ok(None);
+    }
+    guarded.judge.policy.lose = given_up(&under_way, &inventory);
+    let plan = guarded.plan_on(&request, &inventory).await?;
     guarded.note_decision(&plan, Tier::Authz);
-    Ok(plan)
+    Ok(Some(plan))
 }
 
-/// The volumes that somebody gave up with `--lose` in a command of voltool's own that is under way: its note for undoing is there, and
-/// its call to the engine is what is being judged. Only whoever may write voltool's state can leave such a note.
-fn given_up(guarded: &Guarded<'_>, inventory: &Inventory) -> BTreeSet<String> {
-    // Without the notes nothing counts as given up.
-    let Ok((removals, _)) = guarded.notes().list() else { return BTreeSet::new() };
+/// Whether a volume would be destroyed, or left without a name that anybody knows.
+fn is_serious(effects: &Effects, inventory: &Inventory) -> bool {
+    let named = |name: &str| inventory.volume(name).is_some_and(|volume| volume.kind == Kind::Named);
+    effects.volumes.iter().any(|(name, effect)| effect.action == Action::Destroy || !named(name))
+}
+
+/// Reads a version such as `1.41`.
+fn api(version: &str) -> (u32, u32) {
+    let (major, minor) = version.split_once('.').unwrap_or_default();
+    (major.parse().unwrap_or_default(), minor.parse().unwrap_or_default())
+}
+
+/// The commands of voltool's own that are under way: each left its note for undoing, and its calls to the engine are what is being judged
+/// here. Only whoever may write voltool's state can leave such a note.
+fn under_way(guarded: &Guarded<'_>) -> Vec<Removal> {
+    // Without the notes nothing counts as cleared.
+    let Ok((removals, _)) = guarded.notes().list() else { return Vec::new() };
     let now = Timestamp::now();
-    let under_way = removals.iter().filter(|removal| {
+    let is_under_way = |removal: &Removal| {
         let age = now.duration_since(removal.time);
         !removal.done && removal.engine == guarded.judge.engine_name && !age.is_negative() && age <= UNDER_WAY
-    });
-    let volumes = under_way.flat_map(|removal| &removal.volumes).filter(|volume| volume.verdict == Verdict::GivenUp);
-    let names = volumes.map(|volume| volume.definition.name.clone());
+    };
+    removals.into_iter().filter(is_under_way).collect()
+}
+
+/// The volumes that somebody gave up with `--lose` in such a command.
+fn given_up(under_way: &[Removal], inventory: &Inventory) -> BTreeSet<String> {
+    let volumes = under_way.iter().flat_map(|removal| &removal.volumes);
+    let names =
+        volumes.filter(|volume| volume.verdict == Verdict::GivenUp).map(|volume| volume.definition.name.clone());
     names.filter(|name| inventory.volume(name).is_some()).collect()
+}
+
+/// Whether such a command removes a container and leaves its volumes where they are. It was allowed to leave them without a name; and its
+/// note has only those volumes in it that it destroys.
+fn is_only_forgotten(request: &Request, inventory: &Inventory, under_way: &[Removal]) -> bool {
+    let [Step::RemoveContainer { container, volumes: false, .. }] = request.steps.as_slice() else { return false };
+    let Some(container) = inventory.container(container) else { return false };
+    under_way.iter().flat_map(|removal| &removal.containers).any(|removed| removed.id == container.id)
 }

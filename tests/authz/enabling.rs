@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use voltool::plugin::client;
 
 use crate::guarded::Guarded;
 use crate::support::cli::{Ran, Sandbox};
+use crate::support::engine::SCRATCH;
 
 #[test]
 fn the_guard_goes_into_an_engine_and_out_of_it() {
@@ -58,6 +60,51 @@ fn the_guard_goes_into_an_engine_and_out_of_it() {
 
 fn config(guarded: &Guarded) -> String {
     std::fs::read_to_string(guarded.config_file()).expect("there")
+}
+
+#[test]
+fn a_decision_that_cannot_be_made_in_time_is_a_refusal() {
+    // A storage that takes connections and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let mut guarded = Guarded::not_yet();
+    let sandbox = &mut guarded.host.sandbox;
+    let endpoint = format!("http://{}", silent.local_addr().expect("an address"));
+    for (name, value) in [
+        ("AWS_ENDPOINT_URL", &*endpoint),
+        ("AWS_ACCESS_KEY_ID", "k"),
+        ("AWS_SECRET_ACCESS_KEY", "s"),
+        ("AWS_REGION", "r"),
+    ] {
+        sandbox.set(name, value);
+    }
+    sandbox.file("config.toml", "repo = \"s3://bucket/prefix\"\n[guard]\ntimeout = \"2s\"\n");
+    guarded.start_daemon();
+    guarded.guard("enable").ok();
+    let host = &guarded.host;
+    host.volume("db", "content");
+    let said = guarded.refused(&["volume", "rm", "db"]);
+    assert!(said.contains("within 2s") && said.contains("guard.timeout"), "{said}");
+    assert!(host.has_volume("db"));
+    // What loses nothing does not wait for the storage.
+    host.docker(&["create", "--name", "user", "-v", "db:/data", SCRATCH, "none"]);
+    host.docker(&["rm", "-v", "user"]);
+    assert!(host.has_volume("db"));
+}
+
+#[test]
+fn systemd_may_pass_the_socket() {
+    let sandbox = Sandbox::bare();
+    sandbox.file("config.toml", "");
+    let socket = sandbox.path("passed.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+    let mut command = sandbox.command(["daemon", "--authz", "--socket", "-"]);
+    let mut daemon = command.stdin(std::os::fd::OwnedFd::from(listener)).spawn().expect("voltool starts");
+    // Queued until the daemon is there, as systemd has it.
+    client::is_authz(&socket, Duration::from_secs(30)).expect("it answers");
+    let pid = rustix::process::Pid::from_child(&daemon);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sent");
+    assert_eq!(daemon.wait().expect("gone").code(), Some(0));
+    assert!(socket.exists(), "it is systemd's");
 }
 
 #[test]

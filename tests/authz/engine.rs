@@ -127,6 +127,12 @@ fn own_verbs_clear_the_way_through_it() {
     guarded.refused(&["volume", "rm", "two"]);
     host.ok(&["rm", "-v", "--lose", &anonymous, "holder"]);
     assert!(!host.has_volume(&anonymous));
+    // Only forgotten: the volume stays, and nobody knows whose it was.
+    let anonymous = with_anonymous(&guarded, "holder");
+    guarded.refused(&["rm", "holder"]);
+    host.ok(&["rm", "--lose", &anonymous, "holder"]);
+    assert_eq!(host.read(&anonymous, "file"), "holder");
+    guarded.refused(&["volume", "rm", &anonymous]);
     host.ok(&["undo"]);
 }
 

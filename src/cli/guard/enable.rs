@@ -73,7 +73,10 @@ pub async fn run(ctx: &Context, args: EnableArgs) -> anyhow::Result<Outcome> {
     }
     match process.filter(|_| !args.reload.no_reload) {
         Some(process) => {
-            process.reload(ctx, socket, true).await?;
+            let reloaded = process.reload(ctx, socket, true).await;
+            reloaded.map_err(|e| {
+                e.hint("the file names voltool all the same: 'voltool guard disable' takes it out again")
+            })?;
             ctx.ui.note("the engine asks voltool before it removes anything");
         }
         None => ctx.ui.note("the engine asks voltool when it has read the file: systemctl reload docker"),
@@ -119,7 +122,11 @@ async fn check_daemon(socket: &Path) -> Result<(), CliError> {
     let asked = tokio::task::spawn_blocking(move || client::is_authz(&path, ANSWER_LIMIT)).await;
     let answer = asked.unwrap_or_else(|e| Err(std::io::Error::other(e)));
     answer.map_err(|e| {
-        CliError::failed(format!("the daemon does not answer on {}: {e}", socket.display()))
+        let error = CliError::failed(format!("the daemon does not answer on {}: {e}", socket.display()));
+        if e.kind() == std::io::ErrorKind::PermissionDenied {
+            return error.hint("its socket belongs to root: run this as root");
+        }
+        error
             .hint(
                 "start it first: systemctl enable --now voltool-authz.socket voltool-authz.service (examples/systemd)",
             )

@@ -72,7 +72,15 @@ impl EngineConfig {
     /// # Errors
     /// If `dockerd` objects, or the file cannot be written: then it is as it was.
     pub fn replace(&self, text: &str) -> Result<Written, CliError> {
-        let failed = |what: &str, e: io::Error| CliError::failed(format!("cannot {what} {}: {e}", self.path.display()));
+        let failed = |what: &str, e: io::Error| {
+            let error = CliError::failed(format!("cannot {what} {}: {e}", self.path.display()));
+            match e.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    error.hint("the engine's configuration belongs to root: run this as root")
+                }
+                _ => error,
+            }
+        };
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(folder).map_err(|e| failed("make the folder of", e))?;
         let beside = beside(&self.path, &format!("voltool-{}.tmp", std::process::id()));
