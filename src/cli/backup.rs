@@ -68,6 +68,8 @@ pub struct BackupArgs {
 const PARALLEL: usize = 2;
 /// Each volume at work fills a pack of data and one of metadata, and has compressors of its own.
 const PER_VOLUME: u64 = 64 << 20;
+/// The tag of a snapshot that was taken because somebody was about to remove the volume.
+const BEFORE_REMOVAL: &str = "before-removal";
 /// The label that takes a volume out of `voltool backup` without names.
 const ENABLE_LABEL: &str = "voltool.enable";
 
@@ -99,15 +101,7 @@ pub async fn run(ctx: &Context, args: BackupArgs) -> anyhow::Result<Outcome> {
         return dry_run(ctx, &repo, plan, &excludes, args.json).await;
     }
     ctx.interrupt.keeps("what was uploaded is kept, and is not uploaded again by the next backup");
-    let options = BackupOptions {
-        state_dir: ctx.settings.state_dir.clone(),
-        tags: args.tag,
-        // A quarter of the memory holds content on its way; the rest is for packs, which exist plain, sealed and in transfer.
-        budget: ByteBudget::new(ctx.settings.memory / 4),
-        excludes,
-        level: DEFAULT_LEVEL,
-        cancelled: Arc::default(),
-    };
+    let options = options(ctx, args.tag, excludes);
     let parallel = args.parallel.map(NonZeroUsize::get).or(ctx.settings.parallel).unwrap_or(PARALLEL);
     let parallel = parallel.min((ctx.settings.memory / PER_VOLUME) as usize);
     let Plan { sources, mut failures } = plan;
@@ -128,6 +122,42 @@ pub async fn run(ctx: &Context, args: BackupArgs) -> anyhow::Result<Outcome> {
     let problems = done.iter().map(|b| b.problems).sum::<u64>();
     finish(ctx, failures, done.len())?;
     Ok(if problems > 0 { Outcome::Incomplete } else { Outcome::Done })
+}
+
+fn options(ctx: &Context, tags: Vec<String>, excludes: Excludes) -> BackupOptions {
+    BackupOptions {
+        state_dir: ctx.settings.state_dir.clone(),
+        tags,
+        // A quarter of the memory holds content on its way; the rest is for packs, which exist plain, sealed and in transfer.
+        budget: ByteBudget::new(ctx.settings.memory / 4),
+        excludes,
+        level: DEFAULT_LEVEL,
+        cancelled: Arc::default(),
+    }
+}
+
+/// Takes a snapshot of each of these volumes before somebody removes them, whole: nothing is left out, whatever the configuration says.
+/// Fails if one of them cannot be stored as it is.
+pub(super) async fn before_removal(
+    ctx: &Context,
+    repo: &Arc<Repository>,
+    engine: &Engine,
+    inventory: &Inventory,
+    names: &[&str],
+) -> anyhow::Result<()> {
+    let options = options(ctx, vec![BEFORE_REMOVAL.to_owned()], Excludes::default());
+    for name in names {
+        let volume = inventory.volume(name).ok_or_else(|| CliError::failed(format!("there is no volume {name}")))?;
+        let source = source_of(ctx, engine, inventory, volume, readable_root(volume, engine)?);
+        let failed = || format!("backup of {name} failed");
+        let backup =
+            back_up(ctx, repo, &source, &options).await.map_err(|e| anyhow::Error::from(e).context(failed()))?;
+        if let Some(problem) = backup.record.errors.first() {
+            let message = format!("volume {name} cannot be stored as it is: {}: {}", problem.path, problem.error);
+            return Err(CliError::new(Kind::Refused, message).into());
+        }
+    }
+    Ok(())
 }
 
 async fn back_up(

@@ -47,6 +47,7 @@ fn ending(result: anyhow::Result<Outcome>, stdout_may_close: bool) -> (u8, Strin
     match result {
         Ok(Outcome::Done) => (0, String::new()),
         Ok(Outcome::Incomplete) => (3, String::new()),
+        Ok(Outcome::Refused) => (Kind::Refused.code(), String::new()),
         Err(e) if stdout_may_close && e.downcast_ref::<StdoutClosed>().is_some() => (0, String::new()),
         Err(e) => (error::judge(&e).kind.code(), error::render(&e)),
     }

@@ -33,6 +33,8 @@ pub mod ls;
 pub mod man;
 mod markdown;
 pub mod open;
+pub mod plan_view;
+pub mod prune;
 pub mod restore;
 pub mod rm;
 pub mod secret;
@@ -59,6 +61,8 @@ pub enum Outcome {
     Done,
     /// It was done, but some files could not be read; they have been named: exit code 3.
     Incomplete,
+    /// It only had to say whether something may be done, and that may not: exit code 4.
+    Refused,
 }
 
 /// Snapshots Docker volumes to S3-compatible storage or a directory, and brings them back

@@ -80,13 +80,13 @@ pub struct RestoreArgs {
 
 /// One restored volume or folder, as `--json` prints it.
 #[derive(Serialize)]
-struct Row {
+pub(super) struct Row {
     volume: String,
     snapshot: String,
     target: String,
     entries: u64,
     files: u64,
-    problems: Vec<FileProblem>,
+    pub(super) problems: Vec<FileProblem>,
 }
 
 /// Runs the verb.
@@ -191,7 +191,7 @@ async fn to_folder(
     result
 }
 
-async fn to_volume(
+pub(super) async fn to_volume(
     ctx: &Context,
     repo: &Arc<Repository>,
     engine: &Engine,

@@ -92,7 +92,7 @@ impl<W: Fn(&str)> Feed<'_, W> {
         let clock = engine.time().await?;
         // On this machine it is the same clock, and what is measured would only be how long the answer took.
         let offset = if engine.is_local() { SignedDuration::ZERO } else { Timestamp::now().duration_since(clock) };
-        let listening = Listening { key: engine.info().key().to_owned(), offset, engine };
+        let listening = Listening { key: engine.info().key(), offset, engine };
         // From before the first look on, so that nothing falls between the two.
         let since = seen.filter(|seen| *seen < clock).unwrap_or(clock);
         let mut events = std::pin::pin!(listening.engine.events(since));

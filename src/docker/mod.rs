@@ -7,6 +7,7 @@ pub mod connect;
 pub mod error;
 pub mod events;
 pub mod model;
+pub mod removal;
 mod transport;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ pub use connect::{ConnectOptions, Endpoint, Source, Surroundings};
 pub use error::{EngineError, EngineErrorKind};
 pub use events::{Action, Event, Subject};
 pub use model::{Container, EngineInfo, Volume, Volumes};
+pub use removal::{Leftover, Pruned};
 
 use transport::{Call, Transport, encode};
 
@@ -217,6 +219,26 @@ impl Engine {
         let path = format!("/containers/{}/start", encode(id));
         let call = Call { method: "POST", ..Call::get(&path) };
         self.call(call, &format!("start container {id} on")).await.map(drop)
+    }
+
+    /// Freezes a container's processes.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Conflict`] if it does not run.
+    pub async fn pause_container(&self, id: &str) -> Result<()> {
+        let path = format!("/containers/{}/pause", encode(id));
+        let call = Call { method: "POST", ..Call::get(&path) };
+        self.call(call, &format!("pause container {id} on")).await.map(drop)
+    }
+
+    /// Lets a frozen container go on.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::NotFound`] if there is no such container.
+    pub async fn unpause_container(&self, id: &str) -> Result<()> {
+        let path = format!("/containers/{}/unpause", encode(id));
+        let call = Call { method: "POST", ..Call::get(&path) };
+        self.call(call, &format!("unpause container {id} on")).await.map(drop)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, action: &str) -> Result<T> {

@@ -50,3 +50,30 @@ pub enum Step {
         filters: Filters,
     },
 }
+
+/// A command as a person would type it: the words, and then the names, quoted for a shell where they need it.
+pub fn command<'a>(words: impl IntoIterator<Item = &'a str>, names: &'a [String]) -> String {
+    let words = words.into_iter().chain(names.iter().map(String::as_str)).map(quoted);
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a POSIX shell reads it back.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,!~".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_can_be_pasted() {
+        assert_eq!(command(["voltool", "rm", "-v"], &["db".to_owned(), "a b".to_owned()]), "voltool rm -v db 'a b'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

@@ -94,6 +94,10 @@ pub struct PlannedVolume {
     pub changed_files: Option<u64>,
     /// Their bytes.
     pub changed_bytes: Option<u64>,
+    /// The running container that could still write to it.
+    pub written_by: Option<String>,
+    /// Whether that container is all that stands in the way: as it is now, the content is safe.
+    pub fine_when_stopped: bool,
     /// Who used it last: a container that is there, or that the catalog remembers.
     pub last_used_by: Option<String>,
 }

@@ -197,6 +197,11 @@ impl Inventory {
         self.volumes.iter().find(|volume| volume.name == name)
     }
 
+    /// The container that a name, an id, or the unique beginning of an id refers to, as the engine finds it.
+    pub fn container(&self, reference: &str) -> Option<&Container> {
+        data_only::resolve(reference, &self.containers).map(|at| &self.containers[at])
+    }
+
     /// The containers that use a volume, each once, in the inventory's order.
     pub fn users_of<'a>(&'a self, volume: &VolumeInfo) -> Vec<&'a Container> {
         let ids: BTreeSet<&str> = volume.used_by.iter().map(|usage| usage.container_id.as_str()).collect();

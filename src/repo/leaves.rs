@@ -1,7 +1,7 @@
-//! The list of a snapshot's leaves.
+//! The lists that a snapshot is made of: of its leaves, and of the segments of large files.
 
-use super::entry::{LeafRef, compare_paths};
-use super::{RepoError, Repository, Result, SnapshotRecord};
+use super::entry::{LeafRef, Segment, compare_paths};
+use super::{ChunkId, RepoError, Repository, Result, SnapshotRecord};
 
 impl Repository {
     /// Reads which leaves make up the listing of a snapshot. Lines may run across the chunks of the list.
@@ -23,6 +23,15 @@ impl Repository {
             return Err(RepoError::damaged(list_of(record), "its leaves are not in order"));
         }
         Ok(leaves)
+    }
+
+    /// Reads the segments of a file that keeps them in a list.
+    pub async fn listed_segments(&self, list: &ChunkId) -> Result<Vec<Segment>> {
+        let data = self.meta_chunk(list).await?;
+        let parse = |line: &[u8]| {
+            serde_json::from_slice(line).map_err(|e| RepoError::damaged(format!("the list of segments {list:?}"), e))
+        };
+        data.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(parse).collect()
     }
 }
 

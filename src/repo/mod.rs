@@ -23,6 +23,7 @@ pub mod list;
 mod mmap;
 pub mod monitor;
 pub mod pack;
+pub mod present;
 pub mod read;
 pub mod record;
 pub mod seal;

@@ -193,7 +193,7 @@ impl<W: Write> Export<'_, W> {
     fn segments(&self, entry: &Entry) -> Result<Vec<Segment>> {
         let mut segments = entry.segments.clone();
         for (list, _) in &entry.segment_lists {
-            segments.extend(self.reader.runtime.block_on(listing::listed_segments(self.repo, list))?);
+            segments.extend(self.reader.runtime.block_on(self.repo.listed_segments(list))?);
         }
         let covered = segments.iter().try_fold(0u64, |sum, segment| sum.checked_add(segment.len()));
         if covered != Some(entry.size.unwrap_or(0)) {

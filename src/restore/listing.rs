@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::repo::entry::{Entry, LeafRef, Segment, check_path, compare_paths, display_path};
+use crate::repo::entry::{Entry, LeafRef, check_path, compare_paths, display_path};
 use crate::repo::{ChunkId, RepoError, Repository, Result, SnapshotRecord};
 
 /// Which entries are wanted.
@@ -96,15 +96,6 @@ pub async fn entries(repo: &Repository, record: &SnapshotRecord, leaf: &ChunkId)
         entries.push(entry);
     }
     Ok(entries)
-}
-
-/// The segments of a file that keeps them in a list.
-pub async fn listed_segments(repo: &Repository, list: &ChunkId) -> Result<Vec<Segment>> {
-    let data = repo.meta_chunk(list).await?;
-    let parse = |line: &[u8]| {
-        serde_json::from_slice(line).map_err(|e| RepoError::damaged(format!("the list of segments {list:?}"), e))
-    };
-    data.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(parse).collect()
 }
 
 fn damaged(record: &SnapshotRecord, chunk: &ChunkId, why: impl std::fmt::Display) -> RepoError {

@@ -212,7 +212,7 @@ impl Restore<'_> {
         let mut at = 0;
         self.plan_segments(&task, &segments, &mut at);
         for (list, _) in &lists {
-            match self.runtime.block_on(listing::listed_segments(self.repo, list)) {
+            match self.runtime.block_on(self.repo.listed_segments(list)) {
                 Ok(segments) => self.plan_segments(&task, &segments, &mut at),
                 Err(e) if !e.is_about_one_object() => return Err(e),
                 Err(e) => {

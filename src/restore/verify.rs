@@ -123,7 +123,7 @@ fn content_difference(
         return Ok(Some(what));
     }
     for (list, _) in &entry.segment_lists {
-        let segments = runtime.block_on(listing::listed_segments(repo, list)).map_err(std::io::Error::other)?;
+        let segments = runtime.block_on(repo.listed_segments(list)).map_err(std::io::Error::other)?;
         if let Some(what) = check(&segments)? {
             return Ok(Some(what));
         }

@@ -7,3 +7,5 @@ pub mod cli;
 pub mod engine;
 pub mod host;
 pub mod mem_s3;
+pub mod raw_api;
+pub mod volume_plugin;

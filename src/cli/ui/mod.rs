@@ -83,6 +83,11 @@ impl Ui {
         self.print(&table.render(self.manner.out_tty, self.manner.out_colour))
     }
 
+    /// Prints a table to standard error, where it belongs to a message.
+    pub fn table_beside(&self, table: &Table) {
+        self.to_stderr(&table.render(self.manner.err_colour, self.manner.err_colour));
+    }
+
     /// Prints a JSON document to standard output.
     pub fn json<T: Serialize + ?Sized>(&self, value: &T) -> anyhow::Result<()> {
         self.to_stdout(|out| json::write(out, value))
