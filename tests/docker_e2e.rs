@@ -13,7 +13,7 @@ use support::host::{Host, assert_same};
 use voltool::repo::keys::Unlock;
 use voltool::repo::{Repository, SnapshotRecord};
 
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 17] = [
     "at_risk",
     "changed",
     "compose_project",
@@ -22,6 +22,8 @@ const FIELDS: [&str; 15] = [
     "files",
     "kind",
     "labels",
+    "last_used_at",
+    "last_used_by",
     "mountpoint",
     "name",
     "newest_snapshot",

@@ -92,9 +92,8 @@ struct Report<'a> {
 pub async fn run(ctx: &Context, args: AuditArgs) -> anyhow::Result<Outcome> {
     let options = options(ctx, &args)?;
     let engine = open::engine(ctx).await?;
-    let mut remembered = open::catalog(ctx);
-    let inventory = open::inventory_noted(&engine, &mut remembered).await?;
-    let catalog = remembered.into_inner();
+    let catalog = open::catalog(ctx);
+    let inventory = open::inventory_noted(ctx, &engine, catalog.as_ref()).await?;
     let (snapshots, failure) = match CHECKS.iter().any(|check| {
         options.selected.contains(check.id) && check.needs.contains(&audit::Need::Snapshots)
     }) {

@@ -112,22 +112,16 @@ impl<'a> Guarded<'a> {
             policy,
             state_dir: ctx.settings.state_dir.clone(),
         };
-        let catalog = open::catalog(ctx).into_inner();
+        let catalog = open::catalog(ctx);
         Ok(Guarded { ctx, engine, judge, catalog })
     }
 
     /// Takes stock of the engine, and tells the catalog.
     pub async fn inventory(&self) -> anyhow::Result<Inventory> {
-        // From before the scan: whatever is noted while it lasts is newer.
-        let at = Timestamp::now();
-        let inventory = Inventory::scan(&self.engine).await?;
+        let inventory = open::inventory_noted(self.ctx, &self.engine, self.catalog.as_ref()).await?;
         for warning in &inventory.warnings {
             self.ctx.ui.warn(warning);
         }
-        self.remember(|catalog, engine| {
-            catalog.note_engine(self.engine.info(), at)?;
-            catalog.observe(engine, &inventory, at)
-        });
         Ok(inventory)
     }
 
@@ -158,13 +152,13 @@ impl<'a> Guarded<'a> {
     }
 
     fn last_use(&self, volume: &str) -> Option<String> {
-        let found = self.catalog.as_ref()?.last_use(self.engine.info().key(), volume);
+        let found = self.catalog.as_ref()?.last_use(&self.engine.info().key(), volume);
         found.ok().flatten().map(|last| last.describe())
     }
 
     /// When a volume was used last, as far as the catalog knows.
     pub fn last_used_at(&self, volume: &str) -> Option<Timestamp> {
-        self.catalog.as_ref()?.last_used_at(self.engine.info().key(), volume).ok().flatten()
+        self.catalog.as_ref()?.last_used_at(&self.engine.info().key(), volume).ok().flatten()
     }
 
     /// The API version in which the engine is asked to remove something.
@@ -354,7 +348,7 @@ impl<'a> Guarded<'a> {
 
     fn remember(&self, note: impl FnOnce(&Catalog, &str) -> crate::inventory::catalog::Result<()>) {
         if let Some(catalog) = &self.catalog
-            && let Err(e) = note(catalog, self.engine.info().key())
+            && let Err(e) = note(catalog, &self.engine.info().key())
         {
             self.ctx.ui.warn(&e.in_one_line());
         }

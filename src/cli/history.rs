@@ -70,11 +70,10 @@ async fn engine(ctx: &Context, catalog: &Catalog) -> anyhow::Result<EngineRecord
     let error = match scanned.await {
         Ok((engine, inventory, at)) => {
             let info = engine.info();
-            let noted = catalog.note_engine(info, at).and_then(|()| catalog.observe(info.key(), &inventory, at));
-            if let Err(error) = noted {
+            if let Err(error) = open::note(catalog, &engine, &inventory, at) {
                 ctx.ui.warn(&error.in_one_line());
             }
-            let (key, name, version) = (info.key().to_owned(), info.name.clone(), info.version.clone());
+            let (key, name, version) = (info.key(), info.name.clone(), info.version.clone());
             return Ok(EngineRecord { key, name, version, last_seen: at });
         }
         Err(error) => error,

@@ -70,8 +70,8 @@ pub struct Row {
 /// Runs the verb.
 pub async fn run(ctx: &Context, args: LsArgs) -> anyhow::Result<Outcome> {
     let engine = open::engine(ctx).await?;
-    let mut remembered = open::catalog(ctx);
-    let inventory = open::inventory_noted(&engine, &mut remembered).await?;
+    let catalog = open::catalog(ctx);
+    let inventory = open::inventory_noted(ctx, &engine, catalog.as_ref()).await?;
     for warning in &inventory.warnings {
         ctx.ui.warn(warning);
     }
@@ -94,8 +94,9 @@ pub async fn run(ctx: &Context, args: LsArgs) -> anyhow::Result<Outcome> {
     let mut rows = Vec::new();
     for volume in &inventory.volumes {
         let mut row = look(ctx, &engine, &inventory, volume, repo.as_ref(), &records, why_none).await?;
-        if volume.is_dangling() {
-            row.last_use = remembered.ask(|catalog| catalog.last_use(engine.info().key(), &volume.name)).flatten();
+        if let Some(catalog) = catalog.as_ref().filter(|_| volume.is_dangling()) {
+            // If it cannot be read, that was said when it could not be written.
+            row.last_use = catalog.last_use(&engine.info().key(), &volume.name).ok().flatten();
             row.last_used_by = row.last_use.as_ref().map(Use::describe);
             row.last_used_at = row.last_use.as_ref().map(|last| last.last_seen);
         }

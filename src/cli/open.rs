@@ -40,58 +40,37 @@ pub async fn engine(ctx: &Context) -> anyhow::Result<Engine> {
     Ok(Engine::connect(&options).await?)
 }
 
-/// Takes stock of the engine, and tells the catalog. That the catalog cannot be used is a warning, and nothing more.
-pub async fn inventory(ctx: &Context, engine: &Engine) -> anyhow::Result<Inventory> {
-    inventory_noted(engine, &mut catalog(ctx)).await
-}
-
-/// As [`inventory`], with a catalog that has more to tell afterwards.
-pub async fn inventory_noted(engine: &Engine, remembered: &mut Remembered<'_>) -> anyhow::Result<Inventory> {
-    // From before the scan: whatever is noted while it lasts is newer.
-    let at = Timestamp::now();
-    let inventory = Inventory::scan(engine).await?;
-    remembered.ask(|catalog| {
-        catalog.note_engine(engine.info(), at)?;
-        catalog.observe(engine.info().key(), &inventory, at)
-    });
-    Ok(inventory)
-}
-
-/// The catalog, if it can be used. After the first failure, of which the user was warned, it is not asked any more.
-pub struct Remembered<'a> {
-    ctx: &'a Context,
-    catalog: Option<Catalog>,
-}
-
-impl Remembered<'_> {
-    /// Asks the catalog; `None` if it cannot be used.
-    pub fn ask<T>(&mut self, question: impl FnOnce(&Catalog) -> catalog::Result<T>) -> Option<T> {
-        match question(self.catalog.as_ref()?) {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                self.ctx.ui.warn(&error.in_one_line());
-                self.catalog = None;
-                None
-            }
-        }
-    }
-
-    /// The catalog itself, for who keeps it.
-    pub fn into_inner(self) -> Option<Catalog> {
-        self.catalog
-    }
-}
-
-/// Opens the catalog. That it cannot be used is a warning.
-pub fn catalog(ctx: &Context) -> Remembered<'_> {
+/// The catalog; `None`, and a warning, if it cannot be used.
+pub fn catalog(ctx: &Context) -> Option<Catalog> {
     let opened = Catalog::open(&catalog_path(ctx));
-    let catalog = opened.map_err(|error| ctx.ui.warn(&error.in_one_line())).ok();
-    Remembered { ctx, catalog }
+    opened.map_err(|error| ctx.ui.warn(&error.in_one_line())).ok()
 }
 
 /// Where the catalog is.
 pub fn catalog_path(ctx: &Context) -> PathBuf {
     ctx.settings.state_dir.join(catalog::FILE_NAME)
+}
+
+/// Takes stock of the engine, and tells the catalog. That the catalog cannot be used is a warning, and nothing more.
+pub async fn inventory(ctx: &Context, engine: &Engine) -> anyhow::Result<Inventory> {
+    inventory_noted(ctx, engine, catalog(ctx).as_ref()).await
+}
+
+/// As [`inventory`], with a catalog that is open already, if it could be opened.
+pub async fn inventory_noted(ctx: &Context, engine: &Engine, catalog: Option<&Catalog>) -> anyhow::Result<Inventory> {
+    // From before the scan: whatever is noted while it lasts is newer.
+    let at = Timestamp::now();
+    let inventory = Inventory::scan(engine).await?;
+    if let Some(Err(error)) = catalog.map(|catalog| note(catalog, engine, &inventory, at)) {
+        ctx.ui.warn(&error.in_one_line());
+    }
+    Ok(inventory)
+}
+
+/// Tells the catalog what a scan found that began at that time.
+pub fn note(catalog: &Catalog, engine: &Engine, inventory: &Inventory, at: Timestamp) -> catalog::Result<()> {
+    catalog.note_engine(engine.info(), at)?;
+    catalog.observe(&engine.info().key(), inventory, at)
 }
 
 /// What the engine is called in snapshots.

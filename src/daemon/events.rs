@@ -5,6 +5,7 @@
 //! things would be missed like that, and are noted at once: a container that lives for a second (`docker run --rm`) is inspected when
 //! it is made and when it starts; a volume's removal has its time; and a container's end is when it last used its volumes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,12 +24,12 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// How often the engine is looked at even if nothing happens.
 const ROUTINE: Duration = Duration::from_secs(15 * 60);
 
-/// When a failure of the catalog is followed by the next attempt.
-const CATALOG_PAUSE: Duration = Duration::from_secs(30);
+/// When a look that failed, or could not be noted, is followed by the next one.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// How long to wait before connecting anew: doubled each time, up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How many containers are inspected at once because something happened to them. In a greater storm the next look at the whole has
 /// to do.
@@ -44,7 +45,7 @@ pub async fn feed(
     warn: impl Fn(&str) + Send + Sync,
     cancel: impl Future<Output = ()>,
 ) {
-    let feed = Feed { endpoint, notes: Notes { path: catalog.to_owned(), open: None }, warn, said: String::new() };
+    let feed = Feed { endpoint, notes: Notes { path: catalog.to_owned(), open: None }, warn, said: BTreeMap::new() };
     tokio::select! {
         () = cancel => {}
         () = feed.run() => {}
@@ -56,7 +57,15 @@ struct Feed<'a, W> {
     notes: Notes,
     warn: W,
     /// What was warned of last, until it works again.
-    said: String,
+    said: BTreeMap<Topic, String>,
+}
+
+/// What may work or not, each by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Topic {
+    Connection,
+    Scan,
+    Catalog,
 }
 
 /// What one connection to the engine has to carry.
@@ -76,7 +85,7 @@ impl<W: Fn(&str)> Feed<'_, W> {
             let begin = Instant::now();
             // Comes back only with an error.
             let Err(error) = self.listen(&mut seen).await;
-            self.say(&format!("the catalog is not fed from the engine's events now: {error}"));
+            self.say(Topic::Connection, &format!("the catalog is not fed from the engine's events now: {error}"));
             if begin.elapsed() > LONGEST_PAUSE {
                 pause = FIRST_PAUSE;
             }
@@ -92,10 +101,10 @@ impl<W: Fn(&str)> Feed<'_, W> {
         let clock = engine.time().await?;
         // On this machine it is the same clock, and what is measured would only be how long the answer took.
         let offset = if engine.is_local() { SignedDuration::ZERO } else { Timestamp::now().duration_since(clock) };
-        let listening = Listening { key: engine.info().key().to_owned(), offset, engine };
+        let listening = Listening { key: engine.info().key(), offset, engine };
         // From before the first look on, so that nothing falls between the two.
         let since = seen.filter(|seen| *seen < clock).unwrap_or(clock);
-        let mut events = std::pin::pin!(listening.engine.events(since));
+        let mut events = std::pin::pin!(listening.engine.events(since).fuse());
         let mut inspections = FuturesUnordered::new();
         let mut scan = std::pin::pin!(listening.scan().fuse());
         let (mut scanning, mut begin) = (true, Instant::now());
@@ -103,8 +112,9 @@ impl<W: Fn(&str)> Feed<'_, W> {
         let mut settle = SETTLE;
         loop {
             tokio::select! {
-                event = events.next() => {
-                    let Some(event) = event.transpose()? else { continue };
+                // It only ever ends with an error.
+                Some(event) = events.next() => {
+                    let event = event?;
                     *seen = Some(event.time);
                     if self.note(&listening, &event).await {
                         due = due.min(Instant::now() + settle);
@@ -114,7 +124,7 @@ impl<W: Fn(&str)> Feed<'_, W> {
                     }
                 }
                 Some(part) = inspections.next(), if !inspections.is_empty() => {
-                    // One that could not be inspected is left to the next look at the whole, whose failure ends the connection.
+                    // One that could not be inspected is left to the next look at the whole.
                     if let Ok(Some((part, at))) = part {
                         let key = listening.key.clone();
                         let noted = self.notes.write(move |catalog| catalog.observe_part(&key, &part, at)).await;
@@ -125,15 +135,8 @@ impl<W: Fn(&str)> Feed<'_, W> {
                     scanning = false;
                     // Where that takes long, it is done less often.
                     settle = SETTLE.max(begin.elapsed() * 4);
-                    let (inventory, at) = scanned?;
-                    let (key, info) = (listening.key.clone(), listening.engine.info().clone());
-                    let noted = self.notes.anew(move |catalog| {
-                        catalog.note_engine(&info, at)?;
-                        catalog.observe(&key, &inventory, at)
-                    });
-                    let noted = noted.await;
-                    if !self.noted(noted) {
-                        due = due.min(Instant::now() + CATALOG_PAUSE);
+                    if !self.look(&listening, scanned).await {
+                        due = due.min(Instant::now() + RETRY);
                     }
                 }
                 () = tokio::time::sleep_until(due), if !scanning => {
@@ -143,6 +146,28 @@ impl<W: Fn(&str)> Feed<'_, W> {
                 }
             }
         }
+    }
+
+    /// Notes what a look at the whole has found; returns whether that worked. If it did not because the engine is gone, the events
+    /// end, too; but one container that cannot be inspected is no reason to stop listening.
+    async fn look(&mut self, listening: &Listening, scanned: Result<(Inventory, Timestamp), EngineError>) -> bool {
+        let (inventory, at) = match scanned {
+            Ok(found) => found,
+            Err(error) => {
+                self.say(Topic::Scan, &format!("the catalog does not know what is on the engine now: {error}"));
+                return false;
+            }
+        };
+        self.works(Topic::Scan);
+        // The engine answers: from here on its loss is news.
+        self.works(Topic::Connection);
+        let (key, info) = (listening.key.clone(), listening.engine.info().clone());
+        let noted = self.notes.anew(move |catalog| {
+            catalog.note_engine(&info, at)?;
+            catalog.observe(&key, &inventory, at)
+        });
+        let noted = noted.await;
+        self.noted(noted)
     }
 
     /// Notes what an event says by itself, and returns whether it asks for a look at the whole.
@@ -174,20 +199,21 @@ impl<W: Fn(&str)> Feed<'_, W> {
 
     /// Warns of a failure of the catalog; returns whether there was none.
     fn noted(&mut self, result: catalog::Result<()>) -> bool {
-        match result {
-            Ok(()) => self.said.clear(),
-            Err(error) => {
-                self.say(&error.in_one_line());
-                return false;
-            }
+        match &result {
+            Ok(()) => self.works(Topic::Catalog),
+            Err(error) => self.say(Topic::Catalog, &error.in_one_line()),
         }
-        true
+        result.is_ok()
     }
 
-    fn say(&mut self, text: &str) {
-        if self.said != text {
+    fn works(&mut self, topic: Topic) {
+        self.said.remove(&topic);
+    }
+
+    fn say(&mut self, topic: Topic, text: &str) {
+        if self.said.get(&topic).is_none_or(|said| said != text) {
             (self.warn)(text);
-            text.clone_into(&mut self.said);
+            self.said.insert(topic, text.to_owned());
         }
     }
 }

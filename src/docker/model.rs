@@ -24,9 +24,9 @@ pub struct EngineInfo {
 }
 
 impl EngineInfo {
-    /// What the engine is known by where its name may change: its id, or its name if it has none.
-    pub fn key(&self) -> &str {
-        if self.id.is_empty() { &self.name } else { &self.id }
+    /// What tells this engine from others: its id, or its name if it has none.
+    pub fn key(&self) -> String {
+        if self.id.is_empty() { self.name.clone() } else { self.id.clone() }
     }
 }
 

@@ -44,7 +44,7 @@ fn the_engines_events_reach_the_catalog() {
         })
     };
     let connected = runtime.block_on(Engine::connect_to(endpoint, Duration::from_secs(60))).expect("connected");
-    let key = connected.info().key().to_owned();
+    let key = connected.info().key();
 
     // What was there before is seen without any event.
     let catalog = wait_for("the first look", || path.exists().then(|| Catalog::open(&path).expect("opened")));

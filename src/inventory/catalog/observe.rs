@@ -55,7 +55,7 @@ struct Scene<'a> {
 
 /// See [`super::Catalog::note_engine`].
 pub(super) fn engine(transaction: &Transaction<'_>, info: &EngineInfo, at: Timestamp) -> Result<()> {
-    let id = engine_id(transaction, info.key(), at)?;
+    let id = engine_id(transaction, &info.key(), at)?;
     let sql = "UPDATE engines SET name = ?2, version = ?3 WHERE id = ?1";
     transaction.execute(sql, params![id, info.name, info.version]).map(drop)
 }
