@@ -17,7 +17,12 @@ const NAMED: usize = 5;
 
 /// T09: one finding per container with volumes whose image has no tag or `latest`, and per data-only container whose image is large.
 pub(super) fn images(evidence: &Evidence) -> Vec<Finding> {
-    evidence.containers.iter().filter(|container| container.has_data_mounts()).filter_map(|container| of_image(evidence, container)).collect()
+    evidence
+        .containers
+        .iter()
+        .filter(|container| container.has_data_mounts())
+        .filter_map(|container| of_image(evidence, container))
+        .collect()
 }
 
 fn of_image(evidence: &Evidence, container: &ContainerFacts) -> Option<Finding> {
@@ -73,7 +78,12 @@ pub(super) fn owners(evidence: &Evidence) -> Vec<Finding> {
     if evidence.engine.user_namespace.is_some() {
         return Vec::new();
     }
-    evidence.volumes.iter().flat_map(|volume| [written_by_root(evidence, volume), unknown_owners(evidence, volume)]).flatten().collect()
+    evidence
+        .volumes
+        .iter()
+        .flat_map(|volume| [written_by_root(evidence, volume), unknown_owners(evidence, volume)])
+        .flatten()
+        .collect()
 }
 
 fn written_by_root(evidence: &Evidence, volume: &VolumeFacts) -> Option<Finding> {
@@ -198,7 +208,15 @@ mod tests {
         for image in ["postgres", "postgres:latest", "registry:5000/team/app", "registry:5000/app:latest", "cafe"] {
             assert!(is_floating(image), "{image}");
         }
-        for image in ["postgres:16", "registry:5000/app:1", "app@sha256:00", "app:latest@sha256:00", "sha256:00", "0123456789ab", ""] {
+        for image in [
+            "postgres:16",
+            "registry:5000/app:1",
+            "app@sha256:00",
+            "app:latest@sha256:00",
+            "sha256:00",
+            "0123456789ab",
+            "",
+        ] {
             assert!(!is_floating(image), "{image}");
         }
     }
@@ -247,7 +265,8 @@ mod tests {
     fn owners_that_nobody_knows() {
         let found = |uid: u32, users: Option<&[u32]>| {
             let users = users.map(|users| users.iter().copied().collect());
-            let app = ContainerFacts { users, user: "7:7".to_owned(), processes: process(8, "app"), ..container("app") };
+            let app =
+                ContainerFacts { users, user: "7:7".to_owned(), processes: process(8, "app"), ..container("app") };
             let mut v = volume("v").with_files(1, 1).used_by(&app, "/v");
             if let crate::audit::evidence::Content::Scanned(scan) = &mut v.content {
                 scan.owners = BTreeMap::from([(uid, Sample { count: 1, example: "dump".to_owned() })]);
@@ -275,6 +294,13 @@ mod tests {
         assert_eq!(found(&|app| app.exposed_ports = vec!["22/tcp".to_owned()]), [Level::Info]);
         assert_eq!(found(&|app| app.exposed_ports = vec!["2222/tcp".to_owned(), "22/udp".to_owned()]), []);
         assert_eq!(found(&|app| app.processes = process(0, "sshd-not")), []);
-        assert_eq!(found(&|app| { app.processes = process(0, "sshd"); app.mounts.clear(); }), [], "no volume");
+        assert_eq!(
+            found(&|app| {
+                app.processes = process(0, "sshd");
+                app.mounts.clear();
+            }),
+            [],
+            "no volume"
+        );
     }
 }

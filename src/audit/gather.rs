@@ -177,7 +177,10 @@ impl Gathering<'_> {
             let base = last.split_once('.').and_then(|(uid, _)| uid.parse().ok());
             facts.user_namespace = base.map(|base| (base, host::subordinate_ids(&self.options.host_root, base)));
             if base.is_none() {
-                let reason = format!("which ids the user namespace has is not to be seen from the data folder {}", info.root_dir);
+                let reason = format!(
+                    "which ids the user namespace has is not to be seen from the data folder {}",
+                    info.root_dir
+                );
                 self.skip_if(Need::Settings, false, &reason, |id| id == "T16");
             }
         }
@@ -242,7 +245,8 @@ impl Gathering<'_> {
         for volume in self.inventory.volumes.iter().filter(|volume| volume.is_dangling()) {
             match catalog.last_use(&engine, &volume.name) {
                 Ok(Some(last)) => {
-                    let text = format!("{}, seen last at {}", last.describe(), last.last_seen.strftime("%Y-%m-%d %H:%M UTC"));
+                    let text =
+                        format!("{}, seen last at {}", last.describe(), last.last_seen.strftime("%Y-%m-%d %H:%M UTC"));
                     found.insert(volume.name.clone(), LastUse { text, image: last.image, path: last.path });
                 }
                 Ok(None) => {}
@@ -313,8 +317,7 @@ impl Gathering<'_> {
                 Some((volume.name.clone(), remote, mounted_at))
             })
             .map(|(name, remote, mounted_at)| async move {
-                let fallback =
-                    NetworkFacts { what: remote.what.clone(), cached: remote.cached, unreachable: None };
+                let fallback = NetworkFacts { what: remote.what.clone(), cached: remote.cached, unreachable: None };
                 // Another machine may reach what this one does not.
                 let facts = match local {
                     true => blocking(move || network::ask(remote, mounted_at.as_deref())).await.unwrap_or(fallback),
@@ -327,7 +330,11 @@ impl Gathering<'_> {
     }
 
     /// What is in the volumes.
-    async fn contents(&mut self, facts: &EngineFacts, networks: &BTreeMap<String, NetworkFacts>) -> BTreeMap<String, Content> {
+    async fn contents(
+        &mut self,
+        facts: &EngineFacts,
+        networks: &BTreeMap<String, NetworkFacts>,
+    ) -> BTreeMap<String, Content> {
         if !self.needs(Need::Content) {
             return BTreeMap::new();
         }
@@ -381,7 +388,8 @@ impl Gathering<'_> {
 
     async fn containers(&mut self) -> Vec<ContainerFacts> {
         let asked: Vec<_> = self.inventory.containers.iter().map(|container| self.container(container)).collect();
-        let answers: Vec<(ContainerFacts, Vec<(Need, String)>)> = stream::iter(asked).buffered(PARALLEL).collect().await;
+        let answers: Vec<(ContainerFacts, Vec<(Need, String)>)> =
+            stream::iter(asked).buffered(PARALLEL).collect().await;
         let mut containers = Vec::with_capacity(answers.len());
         for (facts, failures) in answers {
             for (need, reason) in failures {
@@ -474,9 +482,9 @@ impl Gathering<'_> {
 
     /// Reads the users of the running containers whose volumes hold files of a user that this machine does not know.
     async fn users(&mut self, volumes: &[VolumeFacts], containers: &mut [ContainerFacts], known: &BTreeSet<u32>) {
-        let strange = volumes.iter().filter(|volume| {
-            volume.scan().is_some_and(|scan| scan.owners.keys().any(|uid| !known.contains(uid)))
-        });
+        let strange = volumes
+            .iter()
+            .filter(|volume| volume.scan().is_some_and(|scan| scan.owners.keys().any(|uid| !known.contains(uid))));
         let ids: BTreeSet<&str> =
             strange.flat_map(|volume| &volume.info.used_by).map(|usage| usage.container_id.as_str()).collect();
         for container in containers.iter_mut().filter(|c| c.running && ids.contains(c.id.as_str())) {

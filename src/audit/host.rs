@@ -23,7 +23,13 @@ const CRON: &[&str] = &[
 ];
 
 /// Where systemd's units are, the most important first.
-const UNITS: &[&str] = &["etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"];
+const UNITS: &[&str] = &[
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+];
 
 /// The longest file that is read as a table, script or unit, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -159,7 +165,8 @@ fn files_at(at: &Path, found: &mut Timers) -> Vec<PathBuf> {
     }
     match std::fs::read_dir(at) {
         Ok(listing) => {
-            let mut files: Vec<PathBuf> = listing.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+            let mut files: Vec<PathBuf> =
+                listing.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
             files.sort();
             files
         }
@@ -197,8 +204,10 @@ fn prunes_in(text: &str, file: &str) -> Vec<ScheduledPrune> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
     let commands = lines.flat_map(|line| line.split(['|', ';', '&'])).map(str::trim);
     let found = commands.filter_map(|command| {
-        let words: Vec<&str> =
-            command.split(|c: char| c.is_whitespace() || "\"'()`".contains(c)).filter(|word| !word.is_empty()).collect();
+        let words: Vec<&str> = command
+            .split(|c: char| c.is_whitespace() || "\"'()`".contains(c))
+            .filter(|word| !word.is_empty())
+            .collect();
         let docker = words.iter().position(|word| word.rsplit(['/', '=']).next() == Some("docker"))?;
         let rest: Vec<&str> = words[docker + 1..].iter().copied().take_while(|word| !word.contains('>')).collect();
         let at = rest.windows(2).position(|pair| pair[1] == "prune")?;
@@ -231,8 +240,14 @@ mod tests {
     #[test]
     fn prunes_are_found_wherever_timers_keep_them() {
         let root = root_with(&[
-            ("etc/crontab", "# 1 * * * * root docker volume prune -f\n0 3 * * * root /usr/bin/docker system prune -af --volumes\n"),
-            ("etc/cron.daily/clean", "#!/bin/sh\ncd / && docker container prune \\\n  -f >/dev/null\ndocker image prune -af\n"),
+            (
+                "etc/crontab",
+                "# 1 * * * * root docker volume prune -f\n0 3 * * * root /usr/bin/docker system prune -af --volumes\n",
+            ),
+            (
+                "etc/cron.daily/clean",
+                "#!/bin/sh\ncd / && docker container prune \\\n  -f >/dev/null\ndocker image prune -af\n",
+            ),
             ("var/spool/cron/crontabs/root", "@daily DOCKER_HOST=unix:///x docker -H tcp://h:1 volume prune --force\n"),
             ("usr/lib/systemd/system/tidy.timer", "[Timer]\nOnCalendar=daily\nUnit=other.service\n"),
             ("usr/lib/systemd/system/other.service", "[Service]\nExecStart=/usr/bin/docker system prune -f\n"),

@@ -9,14 +9,25 @@ pub(super) const T01: &str = "data in a container's writable layer";
 
 /// Folders whose content nobody misses: memory, caches, what a start makes anew.
 const NOISE: &[&str] = &[
-    "/tmp", "/run", "/var/run", "/var/lock", "/var/tmp", "/var/cache", "/var/lib/apt/lists", "/dev", "/proc", "/sys", "/root/.npm",
+    "/tmp",
+    "/run",
+    "/var/run",
+    "/var/lock",
+    "/var/tmp",
+    "/var/cache",
+    "/var/lib/apt/lists",
+    "/dev",
+    "/proc",
+    "/sys",
+    "/root/.npm",
 ];
 
 /// Names of folders that are caches wherever they are.
 const CACHES: &[&str] = &[".cache", "__pycache__", ".pytest_cache"];
 
 /// What the engine and the start of a container write themselves.
-const FILES: &[&str] = &["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv", "/etc/ld.so.cache"];
+const FILES: &[&str] =
+    &["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv", "/etc/ld.so.cache"];
 
 /// How many folders are named.
 const NAMED: usize = 5;
@@ -140,8 +151,17 @@ mod tests {
     fn noise_and_small_files_are_none() {
         let big = 8 << 20;
         for path in [
-            "/tmp/x", "/run/app/state", "/var/run/x", "/var/cache/nginx/1", "/root/.cache/pip/x", "/srv/app/__pycache__/a.pyc", "/srv/app.pid",
-            "/etc/resolv.conf", "/dev/shm/x", "/data/never", "/data",
+            "/tmp/x",
+            "/run/app/state",
+            "/var/run/x",
+            "/var/cache/nginx/1",
+            "/root/.cache/pip/x",
+            "/srv/app/__pycache__/a.pyc",
+            "/srv/app.pid",
+            "/etc/resolv.conf",
+            "/dev/shm/x",
+            "/data/never",
+            "/data",
         ] {
             assert_eq!(found(&[(path, big)], false), [], "{path}");
         }

@@ -15,7 +15,15 @@ pub(super) const T13: &str = "network-backed volume";
 const MACHINE: &[&str] = &["/proc", "/sys", "/dev", "/run", "/var/run", "/boot", "/lib/modules"];
 
 /// Files of the host that say where and who it is.
-const LOCALE: &[&str] = &["/etc/localtime", "/etc/timezone", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/passwd", "/etc/group"];
+const LOCALE: &[&str] = &[
+    "/etc/localtime",
+    "/etc/timezone",
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/etc/passwd",
+    "/etc/group",
+];
 
 /// T06: one finding per path of the host that containers mount. What a container may write and holds data is a warning, everything
 /// else a hint.
@@ -42,9 +50,7 @@ fn of_bind(evidence: &Evidence, source: &str, users: &[(&ContainerFacts, &MountF
         BindKind::File => (Level::Info, "a single file"),
         BindKind::EmptyFolder => (Level::Info, "a folder, empty now"),
         BindKind::Folder => (Level::Warn, "a folder with data that a container may write"),
-        BindKind::Special | BindKind::Unknown => {
-            (Level::Info, "whether there is data in it cannot be seen from here")
-        }
+        BindKind::Special | BindKind::Unknown => (Level::Info, "whether there is data in it cannot be seen from here"),
     };
     let names: BTreeSet<&str> = users.iter().map(|(container, _)| container.name.as_str()).collect();
     let places: BTreeSet<String> = users
@@ -73,7 +79,10 @@ fn of_bind(evidence: &Evidence, source: &str, users: &[(&ContainerFacts, &MountF
     } else if machine {
         finding.fix(["# nothing to back up; make sure that the next host has it as well"])
     } else {
-        finding.fix([format!("# keep {source} with the machine's configuration, or: voltool backup --path {} --name NAME", quoted(source))])
+        finding.fix([format!(
+            "# keep {source} with the machine's configuration, or: voltool backup --path {} --name NAME",
+            quoted(source)
+        )])
     }
 }
 
@@ -173,7 +182,10 @@ pub(super) fn network(evidence: &Evidence) -> Vec<Finding> {
             .fold(found, |found, name| found.container(name))
             .detail(format!("the engine cannot find it: its driver {} does not answer", missing.driver))
             .why(UNREACHABLE)
-            .fix([format!("docker volume inspect {}", quoted(&missing.name)), format!("# start the plugin {}", missing.driver)])
+            .fix([
+                format!("docker volume inspect {}", quoted(&missing.name)),
+                format!("# start the plugin {}", missing.driver),
+            ])
     });
     volumes.chain(binds).chain(missing).collect()
 }
@@ -256,7 +268,11 @@ mod tests {
             let found = shadow(declared, path, data(), volume("chosen"));
             assert_eq!((found.len(), found[0].level), (1, Level::Error), "{declared} {path}");
             assert!(found[0].fix.contains(&format!("-v chosen:{declared}")), "{}", found[0].fix);
-            assert!(found[0].detail.contains("900 files, 40.0 MiB are in the anonymous volume hidden"), "{}", found[0].detail);
+            assert!(
+                found[0].detail.contains("900 files, 40.0 MiB are in the anonymous volume hidden"),
+                "{}",
+                found[0].detail
+            );
         }
         let both = shadow("/a", "/a/b", data(), volume("chosen").with_files(1, 1));
         assert_eq!(both[0].level, Level::Warn, "both hold something");

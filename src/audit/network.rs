@@ -14,14 +14,38 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the names of drivers have in them that keep volumes elsewhere.
 const DRIVERS: &[&str] = &[
-    "rclone", "sshfs", "s3fs", "goofys", "gluster", "nfs", "cifs", "smb", "netshare", "ceph", "davfs", "rexray", "efs", "azurefile",
+    "rclone",
+    "sshfs",
+    "s3fs",
+    "goofys",
+    "gluster",
+    "nfs",
+    "cifs",
+    "smb",
+    "netshare",
+    "ceph",
+    "davfs",
+    "rexray",
+    "efs",
+    "azurefile",
 ];
 
 /// The types of file systems that are elsewhere.
 fn is_network(fstype: &str) -> bool {
     const TYPES: &[&str] =
         &["nfs", "nfs4", "cifs", "smb3", "smbfs", "sshfs", "ceph", "glusterfs", "afs", "davfs", "s3fs", "rclone"];
-    const FUSE: &[&str] = &["sshfs", "rclone", "s3fs", "goofys", "glusterfs", "mount-s3", "mountpoint-s3", "davfs", "ceph-fuse", "juicefs"];
+    const FUSE: &[&str] = &[
+        "sshfs",
+        "rclone",
+        "s3fs",
+        "goofys",
+        "glusterfs",
+        "mount-s3",
+        "mountpoint-s3",
+        "davfs",
+        "ceph-fuse",
+        "juicefs",
+    ];
     TYPES.contains(&fstype) || fstype.strip_prefix("fuse.").is_some_and(|name| FUSE.contains(&name))
 }
 
@@ -163,10 +187,16 @@ mod tests {
     fn options_name_the_other_side() {
         let nfs = remote("local", &[("type", "nfs"), ("o", "addr=10.0.0.7,rw,fsc"), ("device", ":/export")]);
         let nfs = nfs.expect("a network");
-        assert_eq!((nfs.what.as_str(), nfs.cached, nfs.server), ("nfs 10.0.0.7:/export", true, Some(("10.0.0.7".into(), 2049))));
+        assert_eq!(
+            (nfs.what.as_str(), nfs.cached, nfs.server),
+            ("nfs 10.0.0.7:/export", true, Some(("10.0.0.7".into(), 2049)))
+        );
         let cifs = remote("local", &[("type", "cifs"), ("o", "port=1445,username=x"), ("device", "//nas/share")]);
         let cifs = cifs.expect("a network");
-        assert_eq!((cifs.what.as_str(), cifs.cached, cifs.server), ("cifs //nas/share", false, Some(("nas".into(), 1445))));
+        assert_eq!(
+            (cifs.what.as_str(), cifs.cached, cifs.server),
+            ("cifs //nas/share", false, Some(("nas".into(), 1445)))
+        );
         let fuse = remote("vieux/sshfs:latest", &[("sshcmd", "me@there:/x")]).expect("a network");
         assert_eq!((fuse.what.as_str(), fuse.server), ("driver vieux/sshfs:latest", None));
         assert!(remote("rclone", &[("vfs-cache-mode", "full")]).expect("a network").cached);
@@ -185,7 +215,8 @@ mod tests {
     #[test]
     fn file_systems_of_mounts() {
         let of = |fstype: &str, options: &str| {
-            let mount = MountPoint { at: "/x".into(), fstype: fstype.into(), source: "s".into(), options: options.into() };
+            let mount =
+                MountPoint { at: "/x".into(), fstype: fstype.into(), source: "s".into(), options: options.into() };
             of_mount(&mount).map(|remote| remote.cached)
         };
         assert_eq!(of("nfs4", "rw,fsc"), Some(true));

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::evidence::{
-    ContainerFacts, Content, EngineFacts, Evidence, ImageFacts, Limits, MountFacts, VolumeFacts,
-};
+use super::evidence::{ContainerFacts, Content, EngineFacts, Evidence, ImageFacts, Limits, MountFacts, VolumeFacts};
 use super::scan::{Sample, Scan};
 use crate::inventory::{Kind, Usage, VolumeInfo};
 
@@ -17,7 +15,8 @@ pub fn now() -> Timestamp {
 
 /// A modern engine without anything on it, of which everything is known.
 pub fn evidence() -> Evidence {
-    let engine = EngineFacts { name: "host".to_owned(), api: (1, 45), live_restore: Some(false), ..EngineFacts::default() };
+    let engine =
+        EngineFacts { name: "host".to_owned(), api: (1, 45), live_restore: Some(false), ..EngineFacts::default() };
     Evidence {
         now: now(),
         engine,
@@ -61,7 +60,8 @@ impl VolumeFacts {
     /// Puts files into it, of user 0.
     pub fn with_files(mut self, files: u64, bytes: u64) -> Self {
         let owners = BTreeMap::from([(0, Sample { count: files, example: "file".to_owned() })]);
-        self.content = Content::Scanned(Scan { entries: files, files, bytes, complete: true, owners, ..Scan::default() });
+        self.content =
+            Content::Scanned(Scan { entries: files, files, bytes, complete: true, owners, ..Scan::default() });
         self
     }
 

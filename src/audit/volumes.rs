@@ -32,7 +32,13 @@ fn matters(volume: &VolumeFacts) -> bool {
 /// T02: one finding per anonymous volume that holds data and that a container uses. One that nobody uses is T04's.
 pub(super) fn anonymous(evidence: &Evidence) -> Vec<Finding> {
     let held = |volume: &&VolumeFacts| volume.info.kind == Kind::Anonymous && !volume.info.is_dangling();
-    evidence.volumes.iter().filter(held).filter(|volume| matters(volume)).map(|volume| of_anonymous(evidence, volume)).collect()
+    evidence
+        .volumes
+        .iter()
+        .filter(held)
+        .filter(|volume| matters(volume))
+        .map(|volume| of_anonymous(evidence, volume))
+        .collect()
 }
 
 fn of_anonymous(evidence: &Evidence, volume: &VolumeFacts) -> Finding {
@@ -254,9 +260,15 @@ fn of_writers(evidence: &Evidence, volume: &VolumeFacts) -> Option<Finding> {
     if volume.is_labelled(SHARED) {
         return None;
     }
-    let writing: BTreeSet<&str> =
-        volume.info.used_by.iter().filter(|usage| usage.rw && !usage.data_only).map(|usage| usage.container_id.as_str()).collect();
-    let running = evidence.containers.iter().filter(|container| container.running && writing.contains(container.id.as_str()));
+    let writing: BTreeSet<&str> = volume
+        .info
+        .used_by
+        .iter()
+        .filter(|usage| usage.rw && !usage.data_only)
+        .map(|usage| usage.container_id.as_str())
+        .collect();
+    let running =
+        evidence.containers.iter().filter(|container| container.running && writing.contains(container.id.as_str()));
     let running: Vec<&ContainerFacts> = running.collect();
     let services: BTreeSet<String> = running.iter().map(|container| service_of(container)).collect();
     if services.len() < 2 {

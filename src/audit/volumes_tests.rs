@@ -40,9 +40,15 @@ fn one_data_only_container_is_a_thin_thread() {
     inherited.info.used_by[1].inherited = true;
     let found = |volume: VolumeFacts| single_holder(&with(vec![volume], vec![data.clone(), app.clone()]));
     let taken = &found(inherited.clone())[0];
-    assert_eq!((taken.level, taken.detail.as_str()), (Level::Warn, "1 file, 1 B at /d of data; app with --volumes-from"));
+    assert_eq!(
+        (taken.level, taken.detail.as_str()),
+        (Level::Warn, "1 file, 1 B at /d of data; app with --volumes-from")
+    );
     let alone = &found(volume("named").with_files(1, 1).used_by(&data, "/d"))[0];
-    assert_eq!((alone.level, alone.detail.as_str()), (Level::Info, "1 file, 1 B at /d of data; nobody takes its volumes"));
+    assert_eq!(
+        (alone.level, alone.detail.as_str()),
+        (Level::Info, "1 file, 1 B at /d of data; nobody takes its volumes")
+    );
 
     inherited.info.used_by[1].inherited = false;
     assert_eq!(found(inherited), [], "the application mounts it itself");

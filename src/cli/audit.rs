@@ -78,7 +78,9 @@ impl From<LevelArg> for Level {
 fn parse_id(text: &str) -> Result<&'static str, String> {
     let first = CHECKS.first().map_or("", |check| check.id);
     let last = CHECKS.last().map_or("", |check| check.id);
-    audit::check_of(text).map(|check| check.id).ok_or_else(|| format!("there is no such check: they are {first} to {last}"))
+    audit::check_of(text)
+        .map(|check| check.id)
+        .ok_or_else(|| format!("there is no such check: they are {first} to {last}"))
 }
 
 /// What `--json` prints.
@@ -94,9 +96,10 @@ pub async fn run(ctx: &Context, args: AuditArgs) -> anyhow::Result<Outcome> {
     let engine = open::engine(ctx).await?;
     let catalog = open::catalog(ctx);
     let inventory = open::inventory_noted(ctx, &engine, catalog.as_ref()).await?;
-    let (snapshots, failure) = match CHECKS.iter().any(|check| {
-        options.selected.contains(check.id) && check.needs.contains(&audit::Need::Snapshots)
-    }) {
+    let (snapshots, failure) = match CHECKS
+        .iter()
+        .any(|check| options.selected.contains(check.id) && check.needs.contains(&audit::Need::Snapshots))
+    {
         true => snapshots(ctx, &engine).await,
         false => (Snapshots::Known(BTreeMap::new()), None),
     };
@@ -112,7 +115,9 @@ pub async fn run(ctx: &Context, args: AuditArgs) -> anyhow::Result<Outcome> {
     if count > 0 {
         let found = format!("{} at level {} or above", format::counted(count as u64, "storage trap"), level.name());
         return Err(CliError::new(Kind::Refused, found)
-            .hint("each finding says what mends it; docs/audit.md says more, and how to silence one that is meant to be")
+            .hint(
+                "each finding says what mends it; docs/audit.md says more, and how to silence one that is meant to be",
+            )
             .into());
     }
     match failure {

@@ -1,4 +1,4 @@
-//! `voltool daemon`: the plugin and the catalog's feed.
+//! `voltool daemon`: the plugin that the engine asks, and the catalog's feed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use tokio::runtime::Handle;
 
 use super::guarded::{GuardOptions, Guarded, Tier};
 use super::{CliError, Context, Outcome, open};
+use crate::daemon::events;
+use crate::docker::{Surroundings, connect};
 use crate::guard::authz::Destroying;
 use crate::guard::undo::Removal;
 use crate::guard::{Action, Effects, Plan, Request, Step, Verdict, refusal};
@@ -24,11 +26,12 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long after it was given up a volume may be removed, in which voltool's own command may be stopping containers.
 const UNDER_WAY: SignedDuration = SignedDuration::from_mins(10);
 
-/// Run the plugin that the engine asks
+/// Watch an engine, and answer it if it asks
 ///
-/// With --authz, an engine that is set up by 'voltool guard enable' asks it before every request, and is refused what would
-/// destroy data that exists nowhere else. Start it before the engine, and restart it whenever it ends: while it does not answer, such an
-/// engine refuses every request. examples/systemd has units that see to that.
+/// Feeds the catalog from the engine's events, so that `voltool history` also knows containers that lived for a second. With --authz,
+/// an engine that is set up by 'voltool guard enable' asks the daemon before every request, and is refused what would destroy data that
+/// exists nowhere else. Start it before the engine then, and restart it whenever it ends: while it does not answer, such an engine refuses
+/// every request. examples/systemd has units that see to that.
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "\
 Examples:
@@ -46,22 +49,23 @@ pub struct DaemonArgs {
 
 /// Runs the verb.
 pub async fn run(ctx: &Context, args: DaemonArgs) -> anyhow::Result<Outcome> {
+    ctx.interrupt.finish_yourself(true);
+    let endpoint = connect::resolve(ctx.settings.engine_host.as_deref(), &Surroundings::current()?)?;
+    let catalog = open::catalog_path(ctx);
+    let feed = events::feed(&endpoint, &catalog, |what| ctx.ui.warn(what), ctx.interrupt.requested());
     if !args.authz {
-        return Err(CliError::usage("the daemon has nothing to do")
-            .hint("say what it is for: voltool daemon --authz")
-            .into());
+        ctx.ui.note(&format!("watching the engine at {endpoint}"));
+        feed.await;
+        return Ok(Outcome::Done);
     }
     let timeout = decision_time(ctx)?;
     let decider = Arc::new(Decider { ctx: ctx.clone() });
     let plugin = Arc::new(Plugin::new(Authz::new(decider, timeout)));
     let mut listening = listen(&args.socket)?;
     let listener = listening.take().ok_or_else(|| CliError::failed("the socket is in use already"))?;
-    ctx.interrupt.finish_yourself(true);
     ctx.ui.note(&format!("answering authorization requests on {}", place(&args.socket)));
-
-    // The feed of the catalog from the engine's events is started here, beside the plugin, and ends with it.
-
-    plugin::serve(listener, plugin, ctx.interrupt.requested(), timeout + GRACE).await;
+    // The engine may come up after this, and asks this about the feed's own requests: both begin at once.
+    tokio::join!(plugin::serve(listener, plugin, ctx.interrupt.requested(), timeout + GRACE), feed);
     drop(listening);
     ctx.ui.note("stopped: until it runs again, an engine that is set up to ask it refuses every request");
     Ok(Outcome::Done)
@@ -143,6 +147,16 @@ async fn plan(ctx: &Context, destroying: Destroying) -> anyhow::Result<Option<Pl
     guarded.judge.policy.lose = given_up(&under_way, &inventory);
     let plan = guarded.plan_on(&request, &inventory).await?;
     guarded.note_decision(&plan, Tier::Authz);
+    let noted = under_way.iter().flat_map(|removal| &removal.volumes);
+    let noted: Vec<_> = noted.map(|volume| (&volume.definition.name, &volume.snapshot)).collect();
+    // A command of voltool's own has written its note already. What is in a snapshot is not lost for want of a note, so failing to
+    // write one is no reason to refuse.
+    if plan.allows()
+        && plan.destroyed().any(|volume| !noted.contains(&(&volume.name, &volume.newest_snapshot)))
+        && let Err(e) = guarded.write_down(&plan, &inventory, &[])
+    {
+        ctx.ui.warn(&format!("'voltool undo' will not know of this: {}", super::error::message(&e)));
+    }
     Ok(Some(plan))
 }
 

@@ -299,7 +299,7 @@ impl<'a> Guarded<'a> {
     }
 
     /// Writes down what undoing the plan needs. If that cannot be written, nothing is removed.
-    fn write_down(&self, plan: &Plan, inventory: &Inventory, stopped: &[Container]) -> anyhow::Result<Option<Removal>> {
+    pub(super) fn write_down(&self, plan: &Plan, inventory: &Inventory, stopped: &[Container]) -> anyhow::Result<Option<Removal>> {
         let mut removal = Removal::new(&self.judge.engine_name, &plan.command);
         for planned in plan.destroyed() {
             let Some(volume) = inventory.volume(&planned.name) else { continue };

@@ -105,6 +105,10 @@ async fn bring_back(
     }
     let mut failures = Vec::new();
     for container in sources_first(&removal.containers) {
+        if !removal.done && engine.container(&container.id).await?.is_some() {
+            ctx.ui.note(&format!("container {} was not removed", container.name));
+            continue;
+        }
         match container_back(ctx, engine, container, removal).await {
             Ok(()) => {
                 ctx.ui.note(&format!("container {} is back, without what was in its writable layer", container.name))
@@ -250,7 +254,7 @@ fn table(removals: &[Removal]) -> Table {
         };
         let volumes: Vec<String> = removal.volumes.iter().map(content).collect();
         let containers: Vec<&str> = removal.containers.iter().map(|container| container.name.as_str()).collect();
-        let note = if removal.done { "" } else { " (did not end; may be there still)" };
+        let note = if removal.done { "" } else { " (may be there still)" };
         table.row([
             Cell::new(&removal.id),
             Cell::new(format!("{}{note}", format::age(removal.time, now))),

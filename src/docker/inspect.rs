@@ -112,7 +112,8 @@ impl Engine {
     pub async fn container_changes(&self, id: &str) -> Result<Option<Vec<Change>>> {
         let path = format!("/containers/{}/changes", encode(id));
         // No change at all is `null`.
-        let answer: Result<Option<Vec<Change>>> = self.get(&path, &format!("list the changes of container {id} on")).await;
+        let answer: Result<Option<Vec<Change>>> =
+            self.get(&path, &format!("list the changes of container {id} on")).await;
         Ok(absent_is_none(answer)?.map(Option::unwrap_or_default))
     }
 
