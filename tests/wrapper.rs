@@ -399,14 +399,12 @@ fn nothing_is_lost_through_compose() {
         assert!(host.is_running(&container), "{line}");
     };
     refused("docker-compose down -v", "destroys 3 volumes");
-    refused("docker-compose down --volumes --remove-orphans -t 1", "destroys 3 volumes");
     refused("cd / && docker-compose -f $OLDPWD/docker-compose.yml down -v", "destroys 3 volumes");
     refused(
         "cd / && docker-compose --project-directory $OLDPWD -f $OLDPWD/docker-compose.yml down -v",
         "destroys 3 volumes",
     );
     refused("mkdir -p below && cd below && docker-compose down -v", "destroys 3 volumes");
-    refused("docker-compose -p shop1 down -v", "destroys 3 volumes");
     refused("docker-compose down", "without a name");
     refused("docker-compose rm -fsv db", "exists nowhere else");
     refused("docker-compose up -d -V", "without a name");
