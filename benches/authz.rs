@@ -34,7 +34,7 @@ struct Never;
 
 #[async_trait]
 impl Decide for Never {
-    async fn decide(&self, _: Destroying) -> Ruling {
+    async fn decide(&self, _: Destroying, _: Vec<Destroying>) -> Ruling {
         Ruling::Allow
     }
 

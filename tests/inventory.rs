@@ -357,7 +357,7 @@ async fn an_engine_across_the_network_is_listed_and_its_mountpoints_are_out_of_r
     assert_eq!(lines[0], "GET /version HTTP/1.1");
     let prefix = format!("GET /v{version}/");
     assert!(lines[1..].iter().all(|line| line.starts_with(&prefix)), "the version is in each request: {lines:?}");
-    assert_eq!(lines.len(), 5, "version, info, volumes, containers, one inspection: {lines:?}");
+    assert_eq!(lines.len(), 6, "version, info, volumes, unused volumes, containers, one inspection: {lines:?}");
 }
 
 #[tokio::test]

@@ -4,9 +4,9 @@
 //! a restore over live data is in `docker_restore`, a lost host in `docker_e2e`, a database beside its volume (postgres 18) and a renamed
 //! project in `audit`.
 
-mod support;
 #[path = "authz/guarded.rs"]
 mod guarded;
+mod support;
 
 use std::process::Command;
 
@@ -83,7 +83,11 @@ fn nine_ways_to_lose_data_with_the_wrapper() {
     let volume = seed(&host);
     for (name, line) in WAYS {
         let ran = sh(&host, &line.replace("VOLUME", &volume));
-        assert!(ran.err.contains("exists nowhere else") && ran.err.contains("nothing was removed"), "{name}: {}", ran.err);
+        assert!(
+            ran.err.contains("exists nowhere else") && ran.err.contains("nothing was removed"),
+            "{name}: {}",
+            ran.err
+        );
         assert_eq!(host.read(&volume, "file"), "precious", "{name}");
         assert_eq!(host.docker(&["ps", "-aq"]).lines().count(), 2, "{name}");
     }
@@ -98,7 +102,19 @@ fn nine_ways_to_lose_data_with_the_wrapper() {
     assert_eq!((host.read(&volume, "file").as_str(), host.volume_at("data", "/data")), ("precious", volume.clone()));
 
     // The last consumer, after the one that held the data was removed with an engine's own command.
-    host.docker(&["run", "--name", "last", "--network", "none", "--volumes-from", "data", BUSYBOX, "sh", "-c", "echo new >/data/new"]);
+    host.docker(&[
+        "run",
+        "--name",
+        "last",
+        "--network",
+        "none",
+        "--volumes-from",
+        "data",
+        BUSYBOX,
+        "sh",
+        "-c",
+        "echo new >/data/new",
+    ]);
     host.docker(&["rm", "data"]);
     let ran = sh(&host, "docker rm -v last");
     ran.fails(4, &["exists nowhere else"]);
@@ -201,7 +217,8 @@ fn system_prune_volumes_with_another_stack_stopped() {
 #[test]
 fn volume_prune_with_live_restore_takes_what_is_in_use() {
     let mut host = Host::new();
-    std::fs::write(host.engine.data_root().with_file_name("daemon.json"), r#"{"live-restore": true}"#).expect("written");
+    std::fs::write(host.engine.data_root().with_file_name("daemon.json"), r#"{"live-restore": true}"#)
+        .expect("written");
     host.engine.restart();
     std::fs::write(host.sandbox.path("config.toml"), {
         let text = std::fs::read_to_string(host.sandbox.path("config.toml")).expect("read");
@@ -250,7 +267,19 @@ fn cron_prunes_while_a_container_is_made_anew() {
 fn container_prune_after_a_crash() {
     let mut host = Host::new();
     install(&mut host);
-    host.docker(&["run", "--name", "db", "--network", "none", "-v", "/db", BUSYBOX, "sh", "-c", "echo orders >/db/file; kill -9 $$"]);
+    host.docker(&[
+        "run",
+        "--name",
+        "db",
+        "--network",
+        "none",
+        "-v",
+        "/db",
+        BUSYBOX,
+        "sh",
+        "-c",
+        "echo orders >/db/file; kill -9 $$",
+    ]);
     let volume = host.volume_at("db", "/db");
     sh(&host, "docker container prune -f && docker volume prune -f").fails(4, &["leaves without a name or an owner"]);
     assert_eq!(host.read(&volume, "file"), "orders\n");
@@ -285,7 +314,16 @@ fn rm_f_ps_aq_takes_the_data_only_container() {
 #[test]
 fn which_of_the_hexadecimal_names_was_it() {
     let host = Host::new();
-    host.docker(&["create", "--name", "db", "--label", "com.docker.compose.project=shop", "-v", "/var/lib/db", BUSYBOX]);
+    host.docker(&[
+        "create",
+        "--name",
+        "db",
+        "--label",
+        "com.docker.compose.project=shop",
+        "-v",
+        "/var/lib/db",
+        BUSYBOX,
+    ]);
     let volume = host.volume_at("db", "/var/lib/db");
     host.write(&volume, "file", "orders");
     host.ok(&["ls"]);
@@ -315,7 +353,21 @@ fn a_cleanup_script_removes_what_dangles() {
 fn an_updater_makes_a_container_anew_without_its_anonymous_volume() {
     let guarded = Guarded::new();
     let host = &guarded.host;
-    host.docker(&["run", "-d", "--name", "wiki", "--network", "none", "--stop-signal", "KILL", "-v", "/pages", BUSYBOX, "sleep", "600"]);
+    host.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "wiki",
+        "--network",
+        "none",
+        "--stop-signal",
+        "KILL",
+        "-v",
+        "/pages",
+        BUSYBOX,
+        "sleep",
+        "600",
+    ]);
     let volume = host.volume_at("wiki", "/pages");
     host.write(&volume, "file", "pages");
     let api = |method: &str, target: &str| raw_api::call(&host.engine.socket(), method, target, None);

@@ -435,7 +435,7 @@ impl Gathering<'_> {
                 std::fs::read_dir(&upper).ok()?;
                 let files = again.into_iter().filter_map(|path| {
                     let meta = upper.join(path.trim_start_matches('/')).symlink_metadata().ok()?;
-                    meta.is_file().then(|| LayerFile { path, bytes: Some(meta.len()) })
+                    meta.is_file().then_some(LayerFile { path, bytes: Some(meta.len()) })
                 });
                 Some(files.collect())
             });

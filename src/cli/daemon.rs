@@ -16,7 +16,7 @@ use crate::daemon::events;
 use crate::docker::{Surroundings, connect};
 use crate::guard::authz::Destroying;
 use crate::guard::undo::Removal;
-use crate::guard::{Action, Effects, Plan, Request, Step, Verdict, refusal};
+use crate::guard::{Action, Effects, Pending, Plan, Request, Step, Verdict, refusal};
 use crate::inventory::{Inventory, Kind};
 use crate::plugin::{self, Authz, Decide, Listening, Plugin, Ruling, SocketError};
 
@@ -108,11 +108,11 @@ struct Decider {
 
 #[async_trait]
 impl Decide for Decider {
-    async fn decide(&self, destroying: Destroying) -> Ruling {
+    async fn decide(&self, destroying: Destroying, others: Vec<Destroying>) -> Ruling {
         let command = destroying.command.clone();
         let (ctx, runtime) = (self.ctx.clone(), Handle::current());
         // On a thread of its own: a decision also computes, and what is harmless is to be answered meanwhile.
-        let judged = tokio::task::spawn_blocking(move || runtime.block_on(plan(&ctx, destroying))).await;
+        let judged = tokio::task::spawn_blocking(move || runtime.block_on(plan(&ctx, destroying, others))).await;
         match judged.unwrap_or_else(|e| Err(e.into())) {
             Ok(None) => Ruling::Allow,
             Ok(Some(plan)) if plan.allows() => Ruling::Allow,
@@ -130,11 +130,14 @@ impl Decide for Decider {
 
 /// Works out the plan; `None` if no content is at stake, for which the repository need not be asked. Everything is opened anew: the
 /// engine may have been replaced since, and a backup may have run.
-async fn plan(ctx: &Context, destroying: Destroying) -> anyhow::Result<Option<Plan>> {
+async fn plan(ctx: &Context, destroying: Destroying, others: Vec<Destroying>) -> anyhow::Result<Option<Plan>> {
     let engine = open::engine(ctx).await?;
-    let request = destroying.into_request(api(&engine.info().api_version));
+    let newest = api(&engine.info().api_version);
+    let request = destroying.into_request(newest);
+    let pending = |other: Destroying| Pending { api: other.api.unwrap_or(newest), step: other.step };
+    let others: Vec<Pending> = others.into_iter().map(pending).collect();
     let inventory = Inventory::scan(&engine).await?;
-    if !is_serious(&Effects::of(&request, &inventory, Timestamp::now())?, &inventory) {
+    if !is_serious(&Effects::after(&others, &request, &inventory, Timestamp::now())?, &inventory) {
         return Ok(None);
     }
     let mut guarded = Guarded::with_engine(ctx, engine, &GuardOptions::default()).await?;
@@ -145,19 +148,30 @@ async fn plan(ctx: &Context, destroying: Destroying) -> anyhow::Result<Option<Pl
         return Ok(None);
     }
     guarded.judge.policy.lose = given_up(&under_way, &inventory);
+    guarded.judge.policy.pending = others;
     let plan = guarded.plan_on(&request, &inventory).await?;
     guarded.note_decision(&plan, Tier::Authz);
     let noted = under_way.iter().flat_map(|removal| &removal.volumes);
     let noted: Vec<_> = noted.map(|volume| (&volume.definition.name, &volume.snapshot)).collect();
+    // What others remove at this moment has a note of its own.
+    let alone = plan_alone(&plan, &inventory);
     // A command of voltool's own has written its note already. What is in a snapshot is not lost for want of a note, so failing to
     // write one is no reason to refuse.
     if plan.allows()
-        && plan.destroyed().any(|volume| !noted.contains(&(&volume.name, &volume.newest_snapshot)))
-        && let Err(e) = guarded.write_down(&plan, &inventory, &[])
+        && alone.destroyed().any(|volume| !noted.contains(&(&volume.name, &volume.newest_snapshot)))
+        && let Err(e) = guarded.write_down(&alone, &inventory, &[])
     {
         ctx.ui.warn(&format!("'voltool undo' will not know of this: {}", super::error::message(&e)));
     }
     Ok(Some(plan))
+}
+
+/// The plan without the containers that other requests remove. What is destroyed only together stays: whichever is last destroys it.
+fn plan_alone(plan: &Plan, inventory: &Inventory) -> Plan {
+    let own = Effects::of(&plan.request, inventory, plan.time).map(|effects| effects.containers).unwrap_or_default();
+    let mut alone = plan.clone();
+    alone.containers.retain(|container| own.contains(&container.id));
+    alone
 }
 
 /// Whether a volume would be destroyed, or left without a name that anybody knows.

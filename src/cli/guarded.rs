@@ -104,6 +104,7 @@ impl<'a> Guarded<'a> {
             ephemeral: ctx.settings.guard.ephemeral.clone(),
             max_age: ctx.settings.guard.max_age,
             lose: options.lose.iter().cloned().collect(),
+            pending: Vec::new(),
         };
         let judge = Judge {
             engine_name: open::engine_name(ctx, &engine),
@@ -299,7 +300,12 @@ impl<'a> Guarded<'a> {
     }
 
     /// Writes down what undoing the plan needs. If that cannot be written, nothing is removed.
-    pub(super) fn write_down(&self, plan: &Plan, inventory: &Inventory, stopped: &[Container]) -> anyhow::Result<Option<Removal>> {
+    pub(super) fn write_down(
+        &self,
+        plan: &Plan,
+        inventory: &Inventory,
+        stopped: &[Container],
+    ) -> anyhow::Result<Option<Removal>> {
         let mut removal = Removal::new(&self.judge.engine_name, &plan.command);
         for planned in plan.destroyed() {
             let Some(volume) = inventory.volume(&planned.name) else { continue };

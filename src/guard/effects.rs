@@ -41,6 +41,15 @@ pub struct Effects {
     pub notes: Vec<String>,
 }
 
+/// A call that the engine may be carrying out at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// What it does.
+    pub step: Step,
+    /// The API version in which it was asked.
+    pub api: (u32, u32),
+}
+
 /// What would happen to one volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effect {
@@ -58,30 +67,24 @@ impl Effects {
     /// # Errors
     /// If a filter makes no sense.
     pub fn of(request: &Request, inventory: &Inventory, now: Timestamp) -> Result<Effects, FilterError> {
+        Effects::after(&[], request, inventory, now)
+    }
+
+    /// As [`Effects::of`], after other calls that the engine may be carrying out at this moment. Their effects are in the result: what
+    /// two calls destroy together, none of them may destroy alone.
+    ///
+    /// # Errors
+    /// If a filter makes no sense.
+    pub fn after(
+        others: &[Pending],
+        request: &Request,
+        inventory: &Inventory,
+        now: Timestamp,
+    ) -> Result<Effects, FilterError> {
         let mut model = Model::new(inventory);
-        for step in &request.steps {
-            match step {
-                Step::RemoveContainer { container, volumes, force } => model.remove(container, *volumes, *force),
-                Step::RemoveVolume { volume, force } => model.remove_volume(volume, *force),
-                Step::PruneContainers { filters } => {
-                    let until = filters.of_containers(now)?;
-                    let passes = |container: &Container| {
-                        // The engine compares with "not after"; a container without a readable time stays a candidate.
-                        let created =
-                            container.raw.get("Created").and_then(|v| v.as_str()).and_then(|t| t.parse().ok());
-                        let old_enough = until.is_none_or(|until| created.is_none_or(|at: Timestamp| at <= until));
-                        old_enough && filters.match_labels(&container.details.config.labels)
-                    };
-                    model.prune_containers(passes);
-                }
-                Step::PruneVolumes { filters } => {
-                    let all = filters.of_volumes()? || request.api < PRUNES_ANONYMOUS_ONLY;
-                    let passes = |volume: &VolumeInfo| {
-                        (all || volume.labels.contains_key(ANONYMOUS_LABEL)) && filters.match_labels(&volume.labels)
-                    };
-                    model.prune_volumes(passes);
-                }
-            }
+        let others = others.iter().map(|pending| (&pending.step, pending.api));
+        for (step, api) in others.chain(request.steps.iter().map(|step| (step, request.api))) {
+            model.take(step, api, now)?;
         }
         Ok(model.finish())
     }
@@ -169,6 +172,29 @@ impl<'a> Model<'a> {
             destroyed: BTreeMap::new(),
             notes: Vec::new(),
         }
+    }
+
+    fn take(&mut self, step: &Step, api: (u32, u32), now: Timestamp) -> Result<(), FilterError> {
+        match step {
+            Step::RemoveContainer { container, volumes, force } => self.remove(container, *volumes, *force),
+            Step::RemoveVolume { volume, force } => self.remove_volume(volume, *force),
+            Step::PruneContainers { filters } => {
+                let until = filters.of_containers(now)?;
+                self.prune_containers(|container: &Container| {
+                    // The engine compares with "not after"; a container without a readable time stays a candidate.
+                    let created = container.raw.get("Created").and_then(|v| v.as_str()).and_then(|t| t.parse().ok());
+                    let old_enough = until.is_none_or(|until| created.is_none_or(|at: Timestamp| at <= until));
+                    old_enough && filters.match_labels(&container.details.config.labels)
+                });
+            }
+            Step::PruneVolumes { filters } => {
+                let all = filters.of_volumes()? || api < PRUNES_ANONYMOUS_ONLY;
+                self.prune_volumes(|volume: &VolumeInfo| {
+                    (all || volume.labels.contains_key(ANONYMOUS_LABEL)) && filters.match_labels(&volume.labels)
+                });
+            }
+        }
+        Ok(())
     }
 
     /// `DELETE /containers/{id}`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
-use super::effects::Effect;
+use super::effects::{Effect, Pending};
 use super::{Action, Decision, Effects, Plan, PlannedContainer, PlannedVolume, Request, Verdict};
 use crate::docker::{Engine, EngineError};
 use crate::inventory::{Inventory, Kind, VolumeInfo, readable_root};
@@ -23,6 +23,8 @@ pub struct Policy {
     pub max_age: Option<SignedDuration>,
     /// Volumes that somebody gave up by their full names (`--lose`).
     pub lose: BTreeSet<String>,
+    /// What the engine may be carrying out at this moment: judged as if it had been done before.
+    pub pending: Vec<Pending>,
 }
 
 /// The repository that would hold the snapshots.
@@ -115,7 +117,7 @@ impl Judge {
     ) -> Result<Plan, JudgeError> {
         let now = Timestamp::now();
         let filter = |source| JudgeError::Filter { command: request.command.clone(), source };
-        let effects = Effects::of(request, inventory, now).map_err(filter)?;
+        let effects = Effects::after(&self.policy.pending, request, inventory, now).map_err(filter)?;
         let ephemeral = Excludes::new(self.policy.ephemeral.iter().cloned()).map_err(JudgeError::Pattern)?;
         let (inventory_, ephemeral, effects_) = (inventory, &ephemeral, &effects);
         let looks =

@@ -31,7 +31,7 @@ pub mod request;
 pub mod undo;
 pub mod verdict;
 
-pub use effects::Effects;
+pub use effects::{Effects, Pending};
 pub use filter::Filters;
 pub use judge::{Judge, Policy, RepositoryAccess};
 pub use request::{Request, Step};

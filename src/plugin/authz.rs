@@ -6,9 +6,9 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -35,8 +35,10 @@ pub enum Ruling {
 /// Decides about requests that destroy.
 #[async_trait]
 pub trait Decide: Send + Sync + 'static {
-    /// Decides about one request. May be left running when nobody waits for the answer any more.
-    async fn decide(&self, destroying: Destroying) -> Ruling;
+    /// Decides about one request. `others` were asked for before it, and may be done at any moment: Docker's command removes several
+    /// containers at once, and together they may destroy what none of them destroys alone. May be left running when nobody waits for
+    /// the answer any more.
+    async fn decide(&self, destroying: Destroying, others: Vec<Destroying>) -> Ruling;
 
     /// Is told what was answered to a request that is not harmless, or what is worth a line in a log otherwise.
     fn log(&self, text: &str);
@@ -48,7 +50,21 @@ pub struct Authz {
     timeout: Duration,
     permits: Arc<Semaphore>,
     counts: Counts,
+    under_way: Mutex<Vec<UnderWay>>,
+    next: AtomicU64,
 }
+
+/// A request that destroys: not decided yet, or allowed and perhaps not done yet.
+struct UnderWay {
+    number: u64,
+    since: Instant,
+    method: String,
+    target: String,
+    destroying: Destroying,
+}
+
+/// When a request that was allowed counts as done although the engine never said so.
+const FORGOTTEN: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -66,7 +82,14 @@ impl fmt::Debug for Authz {
 impl Authz {
     /// Endpoints that ask `decider`, and wait for it no longer than `timeout`.
     pub fn new(decider: Arc<dyn Decide>, timeout: Duration) -> Authz {
-        Authz { decider, timeout, permits: Arc::new(Semaphore::new(DECISIONS)), counts: Counts::default() }
+        Authz {
+            decider,
+            timeout,
+            permits: Arc::new(Semaphore::new(DECISIONS)),
+            counts: Counts::default(),
+            under_way: Mutex::default(),
+            next: AtomicU64::new(0),
+        }
     }
 
     /// Answers "may this be done?". `body` is the engine's question; `None` if it could not be read.
@@ -90,7 +113,7 @@ impl Authz {
                 Reply::allow()
             }
             Classified::Refused(reason) => self.refuse(&question.describe(), reason),
-            Classified::Destroys(destroying) => self.judge(destroying).await,
+            Classified::Destroys(destroying) => self.judge(&question, destroying).await,
         }
     }
 
@@ -106,7 +129,53 @@ impl Authz {
         })
     }
 
-    async fn judge(&self, destroying: Destroying) -> Reply {
+    /// Is told that the engine has done, or failed to do, what it was allowed. `body` is the engine's message; `None` if it could not be
+    /// read.
+    pub fn done(&self, body: Option<&[u8]>) {
+        let Some(Ok(question)) = body.map(Question::parse) else { return };
+        let mut under_way = self.under_way();
+        // Two of the same do the same, so it does not matter which of them it is.
+        let same = |other: &UnderWay| other.method == question.method() && other.target == question.target();
+        if let Some(at) = under_way.iter().position(same) {
+            under_way.remove(at);
+        }
+    }
+
+    /// Whether anything is under way that the engine will say is done.
+    pub fn waits(&self) -> bool {
+        !self.under_way().is_empty()
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, Vec<UnderWay>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a request before anything is looked at, so that whoever comes later knows of it; returns its number, and what came before it.
+    fn enter(&self, question: &Question<'_>, destroying: &Destroying) -> (u64, Vec<Destroying>) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut under_way = self.under_way();
+        under_way.retain(|other| other.since.elapsed() < FORGOTTEN);
+        let others = under_way.iter().map(|other| other.destroying.clone()).collect();
+        under_way.push(UnderWay {
+            number,
+            since: Instant::now(),
+            method: question.method().to_owned(),
+            target: question.target().to_owned(),
+            destroying: destroying.clone(),
+        });
+        (number, others)
+    }
+
+    async fn judge(&self, question: &Question<'_>, destroying: Destroying) -> Reply {
+        let (number, others) = self.enter(question, &destroying);
+        let reply = self.rule(destroying, others).await;
+        if !reply.allow {
+            self.under_way().retain(|other| other.number != number);
+        }
+        reply
+    }
+
+    async fn rule(&self, destroying: Destroying, others: Vec<Destroying>) -> Reply {
         self.counts.judged.fetch_add(1, Ordering::Relaxed);
         let command = destroying.command.clone();
         let (decider, permits) = (self.decider.clone(), self.permits.clone());
@@ -115,7 +184,7 @@ impl Authz {
         let decision = tokio::spawn(async move {
             // Fails only if the semaphore is closed, which nobody does.
             let _permit = permits.acquire_owned().await;
-            decider.decide(destroying).await
+            decider.decide(destroying, others).await
         });
         let ruling = match tokio::time::timeout(self.timeout, decision).await {
             Ok(Ok(ruling)) => ruling,

@@ -55,8 +55,9 @@ impl Plugin {
     }
 
     /// Whether the body of a request to this endpoint has to be read as a whole.
-    pub(crate) fn wants_body(path: &str) -> bool {
-        path == wire::AUTHZ_REQUEST
+    pub(crate) fn wants_body(&self, path: &str) -> bool {
+        // What the engine has answered may be long, and is of interest only while something is under way.
+        path == wire::AUTHZ_REQUEST || (path == wire::AUTHZ_RESPONSE && self.authz.waits())
     }
 
     /// Answers one request. `body` is `None` if it could not be read, or is too long.
@@ -65,7 +66,10 @@ impl Plugin {
             wire::ACTIVATE => Answer::ok(&json!({ "Implements": ["authz"] })),
             wire::AUTHZ_REQUEST => self.authz.request(body).await.into_answer(),
             // Too late to refuse: the engine asks this when it has done what was asked for.
-            wire::AUTHZ_RESPONSE => wire::Reply::allow().into_answer(),
+            wire::AUTHZ_RESPONSE => {
+                self.authz.done(body);
+                wire::Reply::allow().into_answer()
+            }
             wire::STATUS => Answer::ok(&self.authz.status()),
             _ => Answer {
                 status: 404,

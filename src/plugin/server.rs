@@ -70,7 +70,7 @@ async fn converse(stream: UnixStream, plugin: Arc<Plugin>, mut stopping: watch::
 async fn respond(plugin: &Plugin, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
     let body = request.into_body();
-    let answer = if Plugin::wants_body(&path) {
+    let answer = if plugin.wants_body(&path) {
         let whole = Limited::new(body, wire::MAX_BODY).collect().await.map(|body| body.to_bytes());
         plugin.answer(&path, whole.as_deref().ok()).await
     } else {

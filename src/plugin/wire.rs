@@ -43,6 +43,16 @@ impl<'a> Question<'a> {
         serde_json::from_slice(bytes)
     }
 
+    /// The method of the request that it is about.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The target of the request that it is about, as it was sent.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
     /// The request that it is about, handed to `use_it` with its body decoded.
     pub fn with_request<T>(&self, use_it: impl FnOnce(&AuthzRequest<'_>) -> T) -> T {
         // Only these two have bodies that matter.

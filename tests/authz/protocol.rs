@@ -23,7 +23,7 @@ struct Fake {
 
 #[async_trait]
 impl Decide for Fake {
-    async fn decide(&self, destroying: Destroying) -> Ruling {
+    async fn decide(&self, destroying: Destroying, _: Vec<Destroying>) -> Ruling {
         let Step::RemoveVolume { volume, .. } = destroying.step else { return Ruling::Allow };
         match volume.as_str() {
             "panics" => panic!("for the test"),

@@ -79,8 +79,8 @@ pub fn normal_name(text: &str) -> String {
 /// The value that a file of `NAME=value` lines gives to a variable.
 pub fn env_file_value(text: &str, name: &str) -> Option<String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-    let values = lines.filter_map(|line| line.strip_prefix("export ").unwrap_or(line).split_once('='));
-    values.filter(|(key, _)| key.trim() == name).last().map(|(_, value)| unquoted(value.trim()))
+    let mut values = lines.filter_map(|line| line.strip_prefix("export ").unwrap_or(line).split_once('='));
+    values.rfind(|(key, _)| key.trim() == name).map(|(_, value)| unquoted(value.trim()))
 }
 
 #[derive(Deserialize)]

@@ -335,12 +335,11 @@ fn engine_id(transaction: &Transaction<'_>, key: &str, at: Timestamp) -> Result<
     transaction.prepare_cached(sql)?.query_row(params![key, at.as_millisecond()], |row| row.get(0))
 }
 
-/// The volume that was removed last under a name: its row, when, whether somebody said so, and when it was made.
-fn last_removed(
-    transaction: &Transaction<'_>,
-    engine: i64,
-    name: &str,
-) -> Result<Option<(i64, i64, bool, Option<String>)>> {
+/// A volume that was removed: its row, when, whether somebody said so, and when it was made.
+type Removed = (i64, i64, bool, Option<String>);
+
+/// The volume that was removed last under a name.
+fn last_removed(transaction: &Transaction<'_>, engine: i64, name: &str) -> Result<Option<Removed>> {
     let sql = "SELECT id, removed_at, removed_by IS NOT NULL, created_at FROM volumes
                WHERE engine = ?1 AND name = ?2 AND removed_at IS NOT NULL ORDER BY removed_at DESC, id DESC LIMIT 1";
     let mut statement = transaction.prepare_cached(sql)?;
