@@ -133,7 +133,7 @@ fn nine_ways_to_lose_data_with_the_engine_asking() {
         let ran = sh(host, &line.replace("VOLUME", &volume));
         assert!(ran.err.contains("authorization denied by plugin voltool"), "{name}: {}", ran.err);
         assert_eq!(host.read(&volume, "file"), "precious", "{name}");
-        assert!(host.docker(&["ps", "-aq", "--filter", "name=data"]) != "", "{name}");
+        assert!(!host.docker(&["ps", "-aq", "--filter", "name=data"]).is_empty(), "{name}");
         // One of two containers may go, since the other one still holds the volume.
         if host.docker(&["ps", "-aq", "--filter", "name=app"]).is_empty() {
             host.docker(&["run", "--name", "app", "--network", "none", "--volumes-from", "data", BUSYBOX, "true"]);

@@ -307,20 +307,24 @@ struct Real {
     created: i64,
 }
 
+/// A use: seen first, last, last running; writable.
+type Seen = (i64, i64, Option<i64>, bool);
+/// A container: its name, whether it runs, and the volumes that it mounts, where, and whether it may write.
+type Mounting = (String, bool, Vec<(usize, String, bool)>);
+
 /// What should be remembered of one volume.
 #[derive(Debug, Clone, Default)]
 struct Known {
     serial: usize,
     there: bool,
-    /// By container and path: seen first, last, last running, writable.
-    uses: BTreeMap<(String, String), (i64, i64, Option<i64>, bool)>,
+    /// By container and path.
+    uses: BTreeMap<(String, String), Seen>,
 }
 
 impl Known {
     fn last(&self) -> Option<(&str, &str, i64)> {
-        let key = |(_, (first, last, running, rw)): &(&(String, String), &(i64, i64, Option<i64>, bool))| {
-            (*last, running.unwrap_or(0), *rw, *first)
-        };
+        let key =
+            |(_, (first, last, running, rw)): &(&(String, String), &Seen)| (*last, running.unwrap_or(0), *rw, *first);
         // Of equals the first by name: iteration is in that order, and max_by_key takes the last of equals.
         let ((container, path), (_, last, ..)) = self.uses.iter().rev().max_by_key(key)?;
         Some((container, path, *last))
@@ -333,7 +337,7 @@ proptest! {
     fn the_last_use_is_what_a_naive_model_says(steps in prop::collection::vec(step(), 1..40), stable: bool) {
         let place = Place::new(if stable { "26.1.5" } else { "20.10.24" });
         let mut volumes: BTreeMap<usize, Real> = BTreeMap::new();
-        let mut containers: Vec<(String, bool, Vec<(usize, String, bool)>)> = Vec::new();
+        let mut containers: Vec<Mounting> = Vec::new();
         let mut known: BTreeMap<usize, Vec<Known>> = BTreeMap::new();
         let mut serial = 0;
         for (n, step) in steps.iter().chain([&Step::Look]).enumerate() {

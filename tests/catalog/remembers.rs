@@ -6,7 +6,7 @@ use super::support::engine::{BUSYBOX, WITH_VOLUME};
 use super::support::host::Host;
 
 /// The only use of the newest volume of that name.
-fn last_use<'a>(history: &'a Value, incarnation: usize) -> &'a Value {
+fn last_use(history: &Value, incarnation: usize) -> &Value {
     &history["incarnations"][incarnation]["uses"][0]
 }
 
