@@ -10,7 +10,7 @@
 //! | `network.rs` | which volumes come over a network, and whether the other side answers |
 //! | `layers.rs` … `growth.rs` | the checks, by what they are about |
 //!
-//! [`gather`] does all the I/O and [`findings`] does none, so every rule is tested as a table. What a check could not see is in
+//! [`gather()`] does all the I/O and [`findings`] does none, so every rule is tested as a table. What a check could not see is in
 //! [`Evidence::skipped`]: it is said, never taken for "nothing found". `docs/audit.md` has a section for each check.
 
 mod containers;
