@@ -31,6 +31,7 @@ need setfattr attr
 need setcap libcap2-bin
 need mkfs.ext4 e2fsprogs
 need ip iproute2
+need ps procps
 # The static one: it becomes the images of the private engines.
 if ! command -v busybox >/dev/null 2>&1 || ldd "$(command -v busybox)" >/dev/null 2>&1; then
     packages="$packages busybox-static"
