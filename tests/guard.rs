@@ -246,6 +246,28 @@ fn a_running_container_is_judged_after_it_has_stopped() {
 }
 
 #[test]
+fn a_container_that_removes_itself_is_not_stopped_to_be_judged() {
+    let host = host();
+    host.run_container("brief", &["--rm", "-v", "/data"]);
+    let volume = host.volume_at("brief", "/data");
+    host.write(&volume, "file", "precious");
+    // Stopping it would destroy what is to be snapshotted.
+    for args in [&["rm", "-fv", "brief", "--snapshot"][..], &["rm", "-fv", "brief"]] {
+        host.voltool(args).fails(4, &[]);
+        assert!(host.is_running("brief"));
+        assert_eq!(host.read(&volume, "file"), "precious");
+        // The second time it is backed up, and would be fine but for what still runs.
+        host.ok(&["backup"]);
+    }
+    host.voltool(&["rm", "-fv", "brief"]).fails(4, &["was started with --rm", "nothing was removed"]);
+    assert_eq!(host.read(&volume, "file"), "precious");
+    host.voltool(&["restore", &volume, "--replace", "--stop-containers"]).fails(4, &["was started with --rm"]);
+    assert_eq!(host.read(&volume, "file"), "precious");
+    host.ok(&["rm", "-fv", "brief", "--lose", &volume]);
+    assert!(!host.has_volume(&volume));
+}
+
+#[test]
 fn prune_takes_what_was_shown() {
     let host = host();
     host.volume("named", "precious");

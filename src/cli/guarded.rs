@@ -238,7 +238,21 @@ impl<'a> Guarded<'a> {
     /// Stops those of the containers that are going to be removed which could still write.
     async fn stop(&self, plan: &Plan, inventory: &Inventory, stopped: &mut Vec<Container>) -> anyhow::Result<()> {
         let going: BTreeSet<&str> = plan.containers.iter().filter(|c| c.running).map(|c| c.id.as_str()).collect();
-        for container in inventory.containers.iter().filter(|c| going.contains(c.id.as_str())) {
+        let going: Vec<&Container> = inventory.containers.iter().filter(|c| going.contains(c.id.as_str())).collect();
+        // Before anything is stopped: stopping such a one would be what is to be prevented, and nothing could start it again.
+        if let Some(container) = going.iter().find(|container| container.removes_itself()) {
+            let name = &container.name;
+            let volumes: Vec<&str> = plan.refusing().map(|volume| volume.name.as_str()).collect();
+            let message = format!(
+                "container {name} was started with --rm: as soon as it stops, the engine removes it together with its anonymous \
+                 volumes, so nobody can look at what it leaves; nothing was removed"
+            );
+            return Err(CliError::new(Kind::Refused, message)
+                .hint(format!("copy what it holds while it runs: docker cp, or voltool backup {}", volumes.join(" ")))
+                .hint("then give the volumes up by their names, with --lose")
+                .into());
+        }
+        for container in going {
             // Frozen ones take no signal.
             if container.details.state.paused {
                 self.engine.unpause_container(&container.id).await?;

@@ -308,6 +308,13 @@ async fn into_volume(
             .hint("--stop-containers stops them and starts them again afterwards")
             .into());
     }
+    if let Some(container) = running.iter().find(|container| container.removes_itself()) {
+        let message = format!(
+            "container {} was started with --rm: as soon as it stops, the engine removes it together with its anonymous volumes",
+            container.name
+        );
+        return Err(CliError::new(Kind::Refused, message).hint("stop it yourself, if that may be").into());
+    }
     let mut stopped = Vec::new();
     let mut stop_failure = None;
     for container in &running {

@@ -129,6 +129,11 @@ impl Container {
         Ok(Container { id: head.id, name: head.name.trim_start_matches('/').to_owned(), details, raw })
     }
 
+    /// Whether the engine removes it, and the volumes that nobody named with it, as soon as it stops (`--rm`).
+    pub fn removes_itself(&self) -> bool {
+        self.details.host_config.auto_remove
+    }
+
     /// Whether a process of it exists now: it is running, paused, or about to be restarted.
     pub fn is_running(&self) -> bool {
         let state = &self.details.state;
@@ -229,6 +234,9 @@ pub struct HostConfig {
     /// Whether the engine starts it again by itself.
     #[serde(rename = "RestartPolicy", default, deserialize_with = "or_default")]
     pub restart_policy: RestartPolicy,
+    /// Whether the engine removes it when it ends.
+    #[serde(rename = "AutoRemove", default, deserialize_with = "or_default")]
+    pub auto_remove: bool,
     /// Published ports.
     #[serde(rename = "PortBindings", default, deserialize_with = "or_default")]
     pub port_bindings: BTreeMap<String, Value>,
