@@ -31,6 +31,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use crate::guard::request::quoted;
+
 pub use evidence::Evidence;
 pub use gather::{Options, gather};
 
@@ -282,15 +284,6 @@ fn counted(n: u64, noun: &str) -> String {
         Some(stem) if noun != "day" => format!("{n} {stem}ies"),
         _ => format!("{n} {noun}s"),
     }
-}
-
-/// A word of a shell command that means itself.
-fn quoted(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

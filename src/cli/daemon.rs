@@ -132,7 +132,7 @@ impl Decide for Decider {
 /// engine may have been replaced since, and a backup may have run.
 async fn plan(ctx: &Context, destroying: Destroying, others: Vec<Destroying>) -> anyhow::Result<Option<Plan>> {
     let engine = open::engine(ctx).await?;
-    let newest = api(&engine.info().api_version);
+    let newest = engine.info().api();
     let request = destroying.into_request(newest);
     let pending = |other: Destroying| Pending { api: other.api.unwrap_or(newest), step: other.step };
     let others: Vec<Pending> = others.into_iter().map(pending).collect();
@@ -178,12 +178,6 @@ fn plan_alone(plan: &Plan, inventory: &Inventory) -> Plan {
 fn is_serious(effects: &Effects, inventory: &Inventory) -> bool {
     let named = |name: &str| inventory.volume(name).is_some_and(|volume| volume.kind == Kind::Named);
     effects.volumes.iter().any(|(name, effect)| effect.action == Action::Destroy || !named(name))
-}
-
-/// Reads a version such as `1.41`.
-fn api(version: &str) -> (u32, u32) {
-    let (major, minor) = version.split_once('.').unwrap_or_default();
-    (major.parse().unwrap_or_default(), minor.parse().unwrap_or_default())
 }
 
 /// The commands of voltool's own that are under way: each left its note for undoing, and its calls to the engine are what is being judged

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::{CliError, Context, Kind, Outcome, backup, open, plan_view};
 use crate::docker::{Container, Engine};
 use crate::guard::undo::{Notes, Removal, RemovedContainer, RemovedVolume};
-use crate::guard::{Judge, Plan, Policy, RepositoryAccess, Request, Verdict};
+use crate::guard::{Judge, Plan, Policy, RepositoryAccess, Request};
 use crate::inventory::{Catalog, Inventory, Kind as VolumeKind};
 use crate::repo::{Repository, VolumeDefinition};
 
@@ -164,8 +164,7 @@ impl<'a> Guarded<'a> {
 
     /// The API version in which the engine is asked to remove something.
     pub fn api(&self) -> (u32, u32) {
-        let (major, minor) = self.engine.info().api_version.split_once('.').unwrap_or_default();
-        (major.parse().unwrap_or_default(), minor.parse().unwrap_or_default())
+        self.engine.info().api()
     }
 
     /// Prints a plan, and says how a command ends that only shows it.
@@ -323,7 +322,6 @@ impl<'a> Guarded<'a> {
         let mut removal = Removal::new(&self.judge.engine_name, &plan.command);
         for planned in plan.destroyed() {
             let Some(volume) = inventory.volume(&planned.name) else { continue };
-            let keeps_content = matches!(planned.verdict, Verdict::Safe | Verdict::StaleOk | Verdict::GivenUp);
             removal.volumes.push(RemovedVolume {
                 definition: VolumeDefinition {
                     name: volume.name.clone(),
@@ -332,7 +330,7 @@ impl<'a> Guarded<'a> {
                     options: volume.options.clone(),
                     anonymous: volume.kind == VolumeKind::Anonymous,
                 },
-                snapshot: planned.newest_snapshot.clone().filter(|_| keeps_content),
+                snapshot: planned.newest_snapshot.clone(),
                 verdict: planned.verdict,
             });
         }

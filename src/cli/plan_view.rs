@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::guarded::Tier;
 use super::ui::{Cell, Column, Table, Tone, format};
 use super::{CliError, Context, Kind};
+use crate::guard::request::quoted;
 use crate::guard::{Action, Plan, PlannedVolume, Verdict};
 use crate::inventory::Kind as VolumeKind;
 
@@ -57,7 +58,7 @@ pub fn refusal(ctx: &Context, plan: &Plan, tier: Tier, table_too: bool) -> CliEr
 /// The three ways forward, as commands to paste.
 pub fn ways(plan: &Plan, tier: Tier) -> Vec<(&'static str, String)> {
     let names: Vec<&str> = plan.refusing().map(|volume| volume.name.as_str()).collect();
-    let lose: String = names.iter().map(|name| format!(" --lose {name}")).collect();
+    let lose: String = names.iter().map(|name| format!(" --lose {}", quoted(name))).collect();
     let (snapshot, give_up) = match (tier, plan.command.strip_prefix("docker ")) {
         (Tier::Wrapper, Some(rest)) => {
             (format!("voltool docker --snapshot -- {rest}"), format!("voltool docker{lose} -- {rest}"))
@@ -70,7 +71,10 @@ pub fn ways(plan: &Plan, tier: Tier) -> Vec<(&'static str, String)> {
     };
     vec![
         ("snapshot it first, then go on", snapshot),
-        ("only back it up, and keep it", format!("voltool backup {}", names.join(" "))),
+        (
+            "only back it up, and keep it",
+            format!("voltool backup {}", names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(" ")),
+        ),
         ("give it up for good", give_up),
     ]
 }

@@ -24,6 +24,11 @@ pub struct EngineInfo {
 }
 
 impl EngineInfo {
+    /// The API version that is spoken, as numbers.
+    pub fn api(&self) -> (u32, u32) {
+        super::connect::parse_version(&self.api_version).unwrap_or_default()
+    }
+
     /// What tells this engine from others: its id, or its name if it has none.
     pub fn key(&self) -> String {
         if self.id.is_empty() { self.name.clone() } else { self.id.clone() }

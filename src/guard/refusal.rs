@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::request::quoted;
 use super::{Action, Plan, PlannedVolume, Step};
 
 /// How many volumes are listed before it says "and N more".
@@ -77,13 +78,13 @@ fn own_verb(step: &Step) -> Option<String> {
     match step {
         Step::RemoveContainer { container, volumes, force } => {
             let flags = format!("{}{}", if *force { " -f" } else { "" }, if *volumes { " -v" } else { "" });
-            Some(format!("voltool rm --snapshot{flags} {}", word(container)))
+            Some(format!("voltool rm --snapshot{flags} {}", quoted(container)))
         }
-        Step::RemoveVolume { volume, .. } => Some(format!("voltool volume rm --snapshot {}", word(volume))),
+        Step::RemoveVolume { volume, .. } => Some(format!("voltool volume rm --snapshot {}", quoted(volume))),
         Step::PruneContainers { .. } => None,
         Step::PruneVolumes { filters } => {
             let filters = filters.0.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value)));
-            let filters = filters.map(|(key, value)| format!(" --filter {}", word(&format!("{key}={value}"))));
+            let filters = filters.map(|(key, value)| format!(" --filter {}", quoted(&format!("{key}={value}"))));
             Some(format!("voltool volume prune --snapshot{}", filters.collect::<String>()))
         }
     }
@@ -91,16 +92,7 @@ fn own_verb(step: &Step) -> Option<String> {
 
 /// Names as a shell takes them.
 fn words(names: &[&str]) -> String {
-    names.iter().map(|name| word(name)).collect::<Vec<_>>().join(" ")
-}
-
-fn word(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-/:@=".contains(c);
-    if !name.is_empty() && name.chars().all(plain) {
-        name.to_owned()
-    } else {
-        format!("'{}'", name.replace('\'', r"'\''"))
-    }
+    names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(" ")
 }
 
 /// Makes control characters visible: a name must not be able to forge a line, or to move a terminal's cursor.

@@ -11,7 +11,7 @@ use crate::docker::{ConnectOptions, Engine};
 use crate::guard::Request;
 use crate::guard::argv::resolve::{Facts, resolve};
 use crate::guard::argv::{CommandLine, Connection, Intent, Meaning};
-use crate::inventory::Catalog;
+use crate::inventory::{Catalog, catalog};
 
 /// How long the engine may take to say who it is, when that is only for the record.
 const BRIEFLY: Duration = Duration::from_secs(5);
@@ -70,8 +70,8 @@ pub(super) fn note_unguarded(args: &DockerArgs, global: &GlobalArgs) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         let endpoint = ask::endpoint(&args.read().connection).ok()?;
         let engine = runtime.block_on(Engine::connect_to(endpoint, BRIEFLY)).ok()?;
-        let catalog = Catalog::open(&settings.state_dir.join("catalog.db")).ok()?;
-        catalog.note_decision(&engine.info().key(), Tier::Wrapper.as_str(), &args.typed(), "off", "{}").ok()
+        let kept = Catalog::open(&settings.state_dir.join(catalog::FILE_NAME)).ok()?;
+        kept.note_decision(&engine.info().key(), Tier::Wrapper.as_str(), &args.typed(), "off", "{}").ok()
     };
     // Nobody could do anything about it.
     let _: Option<()> = note();

@@ -9,7 +9,9 @@ use serde_json::Value;
 use super::enable::{EngineOptions, WAY_OUT};
 use super::engine_config::EngineConfig;
 use super::engine_process::{self, EngineProcess};
+use crate::cli::docker::{in_path, same_program};
 use crate::cli::{CliError, Context, Outcome};
+use crate::guard::argv::Program;
 
 /// Say where the guard is in place
 ///
@@ -126,8 +128,5 @@ fn problem(status: &Status) -> Option<CliError> {
 
 /// The docker command that people get, if it is voltool by another name.
 fn wrapper() -> Option<PathBuf> {
-    let own = std::fs::canonicalize(std::env::current_exe().ok()?).ok()?;
-    let path = std::env::var_os("PATH")?;
-    let first = std::env::split_paths(&path).map(|folder| folder.join("docker")).find(|file| file.is_file())?;
-    (std::fs::canonicalize(&first).ok()? == own).then_some(first)
+    in_path(Program::Docker.name()).into_iter().next().filter(|first| same_program(first))
 }
