@@ -173,6 +173,47 @@ fn one_connection_takes_many_questions() {
     assert!(answer[..length].starts_with(b"HTTP/1.1 404"));
 }
 
+/// Notes which containers' removals each decision was told of.
+#[derive(Default)]
+struct Watcher(Mutex<Vec<Vec<String>>>);
+
+#[async_trait]
+impl Decide for Watcher {
+    async fn decide(&self, destroying: Destroying, others: Vec<Destroying>) -> Ruling {
+        let name = |one: &Destroying| match &one.step {
+            Step::RemoveContainer { container, .. } => container.clone(),
+            other => panic!("{other:?}"),
+        };
+        self.0.lock().expect("not poisoned").push(others.iter().map(name).collect());
+        if name(&destroying) == "refused" { Ruling::Refuse("no".to_owned()) } else { Ruling::Allow }
+    }
+
+    fn log(&self, _: &str) {}
+}
+
+#[tokio::test]
+async fn what_is_allowed_counts_until_the_engine_says_that_it_is_done() {
+    let decider = Arc::new(Watcher::default());
+    let plugin = Plugin::new(Authz::new(decider.clone(), Duration::from_secs(5)));
+    let tell = async |path: &str, name: &str| {
+        let body =
+            json!({"RequestMethod": "DELETE", "RequestUri": format!("/v1.41/containers/{name}?v=1")}).to_string();
+        plugin.answer(path, Some(body.as_bytes())).await
+    };
+    for (path, name) in [
+        (wire::AUTHZ_REQUEST, "one"),
+        (wire::AUTHZ_REQUEST, "refused"),
+        (wire::AUTHZ_REQUEST, "two"),
+        (wire::AUTHZ_RESPONSE, "one"),
+        (wire::AUTHZ_RESPONSE, "never asked"),
+        (wire::AUTHZ_REQUEST, "three"),
+    ] {
+        tell(path, name).await;
+    }
+    let told = decider.0.lock().expect("not poisoned").clone();
+    assert_eq!(told, [vec![], vec!["one".to_owned()], vec!["one".to_owned()], vec!["two".to_owned()]]);
+}
+
 #[test]
 fn a_panic_is_a_refusal() {
     let served = Served::start(Duration::from_secs(30));
