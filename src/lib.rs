@@ -23,6 +23,7 @@ pub mod audit;
 pub mod cli;
 pub mod daemon;
 pub mod docker;
+pub mod driver;
 pub mod guard;
 pub mod inventory;
 pub mod plugin;
