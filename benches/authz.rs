@@ -8,6 +8,9 @@
 //! The aim is under 1 ms for 99 of 100 questions, at 2,000 requests (4,000 questions: before and after each) a second. What is
 //! printed includes the time of the asking side, which shares the machine.
 
+#[path = "../tests/support/no_volumes.rs"]
+mod no_volumes;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use no_volumes::NoVolumes;
 use voltool::guard::authz::Destroying;
 use voltool::plugin::{self, Authz, Decide, Listening, Plugin, Ruling, wire};
 
@@ -47,7 +51,7 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut listening = runtime.block_on(async { Listening::bind(&socket) }).expect("bound");
     let listener = listening.take().expect("not taken");
-    let plugin = Arc::new(Plugin::new(Authz::new(Arc::new(Never), Duration::from_secs(30))));
+    let plugin = Arc::new(Plugin::new(Authz::new(Arc::new(Never), Duration::from_secs(30)), Arc::new(NoVolumes)));
     runtime.spawn(plugin::serve(listener, plugin, std::future::pending(), Duration::ZERO));
 
     report("kept connections", || {

@@ -124,7 +124,8 @@ pub async fn run(ctx: &Context, args: BackupArgs) -> anyhow::Result<Outcome> {
     Ok(if problems > 0 { Outcome::Incomplete } else { Outcome::Done })
 }
 
-fn options(ctx: &Context, tags: Vec<String>, excludes: Excludes) -> BackupOptions {
+/// How backups are made, from the settings.
+pub(super) fn options(ctx: &Context, tags: Vec<String>, excludes: Excludes) -> BackupOptions {
     BackupOptions {
         state_dir: ctx.settings.state_dir.clone(),
         tags,

@@ -81,6 +81,14 @@ const SCHEMA: &[Key] = &[
         Expect::Duration,
         "the longest that the engine waits for a decision; then the answer is no (default 30s)",
     ),
+    key(
+        "plugin",
+        "shared_as",
+        Expect::Text,
+        "the name under which several hosts share the driver's volumes in one repository; the same on all of them",
+    ),
+    key("plugin", "socket", Expect::Path, "the plugin's socket (default /run/docker/plugins/voltool.sock)"),
+    key("trash", "keep", Expect::Duration, "how long volumes with on-remove=trash are kept once they are removed (default 7d)"),
     key("audit", "max_age", Expect::Duration, "the age from which a volume's newest snapshot is too old (default 7d)"),
     key("audit", "ignore", Expect::Texts, "checks that `audit` leaves out, such as \"T06\""),
     key("cache", "dir", Expect::Path, "folder of the local cache"),
@@ -120,6 +128,8 @@ pub struct Config {
     pub backup_memory: Option<u64>,
     /// `[guard]`.
     pub guard: GuardSettings,
+    /// `[plugin]` and `[trash]`.
+    pub plugin: PluginSettings,
     /// `[audit] max_age`.
     pub audit_max_age: Option<SignedDuration>,
     /// `[audit] ignore`: ids of checks.
@@ -130,6 +140,24 @@ pub struct Config {
     pub cache_max_size: Option<u64>,
     /// `[state] dir`.
     pub state_dir: Option<PathBuf>,
+}
+
+/// `[plugin]` and `[trash]`: the volumes of voltool's own driver.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PluginSettings {
+    /// `plugin.shared_as`: the name under which several hosts share them.
+    pub shared_as: Option<String>,
+    /// `plugin.socket`: where the plugin listens.
+    pub socket: Option<PathBuf>,
+    /// `trash.keep`: how long what was removed is kept.
+    pub trash_keep: Option<SignedDuration>,
+}
+
+impl PluginSettings {
+    /// Where the plugin listens: as configured, or where engines look.
+    pub fn socket(&self) -> &Path {
+        self.socket.as_deref().unwrap_or(Path::new(crate::plugin::DEFAULT_SOCKET))
+    }
 }
 
 /// `[guard]`: what may be destroyed.
@@ -346,6 +374,7 @@ impl Reader<'_> {
                     ("s3", "endpoint") => config.s3.endpoint = Some(value),
                     ("s3", "region") => config.s3.region = Some(value),
                     ("engine", "host") => config.engine_host = Some(value),
+                    ("plugin", _) => config.plugin.shared_as = Some(value),
                     _ => config.engine_name = Some(value),
                 }
             }
@@ -359,6 +388,7 @@ impl Reader<'_> {
                     ("", "identity") => config.identity = path,
                     ("", "passphrase_file") => config.passphrase_file = path,
                     ("cache", _) => config.cache_dir = path,
+                    ("plugin", _) => config.plugin.socket = path,
                     _ => config.state_dir = path,
                 }
             }
@@ -384,6 +414,7 @@ impl Reader<'_> {
                     ("guard", "max_age") => config.guard.max_age = value,
                     ("guard", "grace") => config.guard.grace = value,
                     ("guard", _) => config.guard.timeout = value,
+                    ("trash", _) => config.plugin.trash_keep = value,
                     _ => config.audit_max_age = value,
                 }
             }

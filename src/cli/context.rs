@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use jiff::SignedDuration;
 
 use super::GlobalArgs;
-use super::config::{Config, ConfigError, GuardSettings};
+use super::config::{Config, ConfigError, GuardSettings, PluginSettings};
 use super::error::{CliError, Kind};
 use super::interrupt::Interrupt;
 use super::secret::Secrets;
@@ -71,6 +71,8 @@ pub struct Settings {
     pub parallel: Option<usize>,
     /// What may be destroyed.
     pub guard: GuardSettings,
+    /// The volumes of voltool's own driver.
+    pub plugin: PluginSettings,
     /// The age from which a volume's newest snapshot is too old for `audit`.
     pub audit_max_age: Option<SignedDuration>,
     /// Checks that `audit` leaves out, from the configuration.
@@ -287,6 +289,7 @@ fn settings(args: &GlobalArgs, env: &Environment, found: FoundConfig) -> Result<
         exclude_volumes: config.backup_exclude_volumes,
         parallel: config.backup_parallel,
         guard: config.guard,
+        plugin: config.plugin,
         audit_max_age: config.audit_max_age,
         audit_ignore: config.audit_ignore,
         memory: args.memory.or(config.backup_memory).unwrap_or(DEFAULT_MEMORY),

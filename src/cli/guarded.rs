@@ -13,7 +13,7 @@ use super::{CliError, Context, Kind, Outcome, backup, open, plan_view};
 use crate::docker::{Container, Engine};
 use crate::guard::undo::{Notes, Removal, RemovedContainer, RemovedVolume};
 use crate::guard::{Judge, Plan, Policy, RepositoryAccess, Request};
-use crate::inventory::{Catalog, Inventory, Kind as VolumeKind};
+use crate::inventory::{Catalog, Inventory, Kind as VolumeKind, is_own_driver};
 use crate::repo::{Repository, VolumeDefinition};
 
 /// The options of every verb that removes something.
@@ -322,6 +322,10 @@ impl<'a> Guarded<'a> {
         let mut removal = Removal::new(&self.judge.engine_name, &plan.command);
         for planned in plan.destroyed() {
             let Some(volume) = inventory.volume(&planned.name) else { continue };
+            // Its driver writes a note of its own: it knows what it keeps.
+            if is_own_driver(&volume.driver) {
+                continue;
+            }
             removal.volumes.push(RemovedVolume {
                 definition: VolumeDefinition {
                     name: volume.name.clone(),
@@ -332,6 +336,7 @@ impl<'a> Guarded<'a> {
                 },
                 snapshot: planned.newest_snapshot.clone(),
                 verdict: planned.verdict,
+                trash: None,
             });
         }
         for planned in &plan.containers {

@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod model;
 pub mod removal;
 mod transport;
+pub mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -25,6 +26,7 @@ pub use error::{EngineError, EngineErrorKind};
 pub use events::{Action, Event, Subject};
 pub use model::{Container, EngineInfo, Volume, Volumes};
 pub use removal::{Leftover, Pruned};
+pub use users::VolumeUser;
 
 use transport::{Call, Transport, encode};
 

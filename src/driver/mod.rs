@@ -1,3 +1,124 @@
 //! The volumes that voltool keeps for engines: `docker volume create -d voltool`.
 //!
 //! Nothing here speaks HTTP: [`crate::plugin`] does, and asks.
+//!
+//! | file | what is in it |
+//! | --- | --- |
+//! | [`name`], [`options`] | what a volume may be called, and what it can be |
+//! | [`files`], [`steps`] | what is on the disk, and what a crash leaves there |
+//! | [`mounts`], [`reconcile`] | who uses a volume: counted, and compared with the engine |
+//! | [`volume`] | one volume in memory |
+//! | [`create`], [`fill`], [`mount`], [`remove`], [`trash`] | what can happen to it |
+//! | [`facts`] | what is known of its content: for `docker volume inspect` |
+//! | [`outside`] | what the driver needs of the engine and the repository |
+//! | [`endpoints`] | the answers to [`crate::plugin::Volumes`] |
+//!
+//! What engines believe of a volume is kept in their memory and can be wrong. So everything that matters is here: options and labels, who
+//! uses it (asked anew before anything is removed), and what is still to be done, in a file that is written before it is begun. Whatever
+//! is interrupted is finished or taken back at the next start.
+
+pub mod create;
+pub mod endpoints;
+pub mod facts;
+pub mod files;
+pub mod fill;
+pub mod mount;
+pub mod mounts;
+pub mod name;
+pub mod options;
+pub mod outside;
+pub mod reconcile;
+pub mod remove;
+pub mod steps;
+pub mod trash;
+pub mod volume;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+pub use files::{FileError, Layout};
+pub use options::VolumeOptions;
+pub use outside::{DriverSettings, Outside};
+pub use steps::Step;
+pub use volume::Volume;
+
+/// All volumes. Cheap to clone.
+#[derive(Clone)]
+pub struct Driver {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    layout: Layout,
+    state_dir: PathBuf,
+    settings: DriverSettings,
+    outside: Arc<dyn Outside>,
+    volumes: RwLock<BTreeMap<String, Arc<Volume>>>,
+    /// Held while a volume gets or loses its name.
+    naming: tokio::sync::Mutex<()>,
+}
+
+/// The driver's name in sentences to people.
+const WHO: &str = "voltool";
+
+impl Driver {
+    /// Finds the volumes that are there, and puts in order what an earlier daemon has left half done. What has to be restored is begun
+    /// again when it is mounted.
+    ///
+    /// # Errors
+    /// If the folders cannot be used. A single volume that cannot be understood is kept as it is, and says so.
+    pub fn open(state_dir: &Path, settings: DriverSettings, outside: Arc<dyn Outside>) -> Result<Driver, FileError> {
+        let layout = Layout::below(state_dir)?;
+        let mut volumes = BTreeMap::new();
+        for (name, folder) in layout.volumes()? {
+            volumes.insert(name.clone(), Arc::new(Volume::open(&name, folder, &*outside)));
+        }
+        let shared = Shared {
+            layout,
+            state_dir: state_dir.to_owned(),
+            settings,
+            outside,
+            volumes: RwLock::new(volumes),
+            naming: tokio::sync::Mutex::default(),
+        };
+        let driver = Driver { shared: Arc::new(shared) };
+        driver.settle_notes();
+        Ok(driver)
+    }
+
+    /// The volume of that name.
+    pub fn volume(&self, name: &str) -> Option<Arc<Volume>> {
+        self.volumes().get(name).cloned()
+    }
+
+    /// Every volume, by name.
+    pub fn all(&self) -> Vec<Arc<Volume>> {
+        self.volumes().values().cloned().collect()
+    }
+
+    fn volumes(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<Volume>>> {
+        // Nothing panics while it holds this, and the map is whole at every moment.
+        self.shared.volumes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn volumes_mut(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Arc<Volume>>> {
+        self.shared.volumes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outside(&self) -> &dyn Outside {
+        &*self.shared.outside
+    }
+
+    /// Under what engine's name the snapshots of these volumes are stored.
+    async fn engine_name(&self) -> Result<String, String> {
+        match &self.shared.settings.shared_as {
+            Some(name) => Ok(name.clone()),
+            None => self.outside().engine_name().await,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

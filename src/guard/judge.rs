@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
+use super::content::{Content, Found, RepositoryAccess};
 use super::effects::{Effect, Pending};
 use super::{Action, Decision, Effects, Plan, PlannedContainer, PlannedVolume, Request, Verdict};
 use crate::docker::{Engine, EngineError};
-use crate::inventory::{Inventory, Kind, VolumeInfo, readable_root};
-use crate::repo::{Keys, RepoError, Repository, SnapshotRecord, SourceKind};
-use crate::snapshot::{self, Changes, Excludes, Source};
+use crate::inventory::{Inventory, Kind, VolumeInfo, is_own_driver, readable_root};
+use crate::repo::RepoError;
+use crate::snapshot::Excludes;
 
 /// What the user allows.
 #[derive(Debug, Clone, Default)]
@@ -25,15 +25,6 @@ pub struct Policy {
     pub lose: BTreeSet<String>,
     /// What the engine may be carrying out at this moment: judged as if it had been done before.
     pub pending: Vec<Pending>,
-}
-
-/// The repository that would hold the snapshots.
-#[derive(Clone)]
-pub enum RepositoryAccess {
-    /// It can be asked. Its index is loaded.
-    Open(Arc<Repository>),
-    /// It cannot, for this reason: "no repository is configured".
-    Unavailable(String),
 }
 
 /// Why no plan could be made.
@@ -78,29 +69,6 @@ pub struct Judge {
 const AT_ONCE: usize = 4;
 /// The label by which somebody declares that a volume may go.
 pub const EPHEMERAL_LABEL: &str = "voltool.ephemeral";
-
-/// What a look at a volume came to.
-struct Found {
-    verdict: Verdict,
-    reason: String,
-    changes: Option<Changes>,
-    compared: Option<Arc<SnapshotRecord>>,
-    written_by: Option<String>,
-    fine_when_stopped: bool,
-}
-
-impl Found {
-    fn new(verdict: Verdict, reason: impl Into<String>) -> Found {
-        Found {
-            verdict,
-            reason: reason.into(),
-            changes: None,
-            compared: None,
-            written_by: None,
-            fine_when_stopped: false,
-        }
-    }
-}
 
 impl Judge {
     /// Works out what a request would do to what is there now, and whether it may.
@@ -186,6 +154,10 @@ impl Judge {
             let why = format!("container {by} uses it, which the engine may not know any more");
             return Ok(Found::new(Verdict::AtRisk, why));
         }
+        if is_own_driver(&volume.driver) {
+            let why = "voltool's own driver decides: it refuses, or keeps what is at risk";
+            return Ok(Found::new(Verdict::Safe, why));
+        }
         if volume.driver != "local" {
             let why = format!("its driver {} decides what removing means, and voltool cannot tell", volume.driver);
             return Ok(Found::new(Verdict::Unknown, why));
@@ -204,7 +176,13 @@ impl Judge {
             Ok(root) => root,
             Err(error) => return Ok(Found::new(Verdict::Unknown, error.to_string())),
         };
-        let mut found = self.compare(volume, root, now).await?;
+        let content = Content {
+            engine_name: &self.engine_name,
+            repository: &self.repository,
+            max_age: self.policy.max_age,
+            state_dir: &self.state_dir,
+        };
+        let mut found = content.look(&volume.name, root, now).await?;
         // What a running process still writes is in no snapshot, however well things look now.
         let writer = volume.used_by.iter().find(|usage| {
             usage.rw && inventory.container(&usage.container_id).is_some_and(|container| container.is_running())
@@ -217,96 +195,6 @@ impl Judge {
             found.verdict = Verdict::Unknown;
         }
         Ok(found)
-    }
-
-    /// Scans the volume, and compares with its newest snapshot.
-    async fn compare(&self, volume: &VolumeInfo, root: PathBuf, now: Timestamp) -> Result<Found, JudgeError> {
-        if std::fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_none()) {
-            return Ok(Found::new(Verdict::Empty, "there is nothing in it"));
-        }
-        let source = Source {
-            engine: self.engine_name.clone(),
-            name: volume.name.clone(),
-            kind: SourceKind::Volume,
-            root: root.clone(),
-            docker: None,
-        };
-        let (listing, keys, unavailable) = match &self.repository {
-            RepositoryAccess::Open(repo) => match snapshot::last_listing(repo, &source, &self.state_dir).await {
-                Ok(listing) => (listing, repo.keys().clone(), None),
-                // A repository that fails while it is asked cannot be reached: nothing is known to be safe.
-                Err(error) => (None, Keys::plain(), Some(error.to_string())),
-            },
-            RepositoryAccess::Unavailable(why) => (None, Keys::plain(), Some(why.clone())),
-        };
-        let compared = listing.as_ref().map(|(record, _)| record.clone());
-        let patterns = compared.as_ref().map(|record| record.excludes.clone()).unwrap_or_default();
-        let excludes = Excludes::new(patterns).map_err(JudgeError::Pattern)?;
-        let scan = move || snapshot::compare(&root, listing.map(|(_, reader)| reader), &excludes, &keys);
-        let changes = match tokio::task::spawn_blocking(scan).await {
-            Ok(Ok(changes)) => changes,
-            Ok(Err(error)) => return Ok(Found::new(Verdict::Unknown, error.to_string())),
-            Err(_) => return Ok(Found::new(Verdict::Unknown, "the scan ended unexpectedly")),
-        };
-        let (mut verdict, mut reason) = self.weigh(&changes, compared.as_deref(), unavailable, now);
-        // The record says that the content is stored. That it is still there, the storage has to say.
-        if let (Verdict::Safe | Verdict::StaleOk, Some(record), RepositoryAccess::Open(repo)) =
-            (verdict, &compared, &self.repository)
-        {
-            let missing = async { repo.first_missing(record, &repo.packs_there().await?).await };
-            match missing.await {
-                Ok(None) => {}
-                Ok(Some(what)) => {
-                    verdict = Verdict::AtRisk;
-                    reason = format!(
-                        "snapshot {} cannot be restored whole any more: {what} is not in the repository",
-                        record.id
-                    );
-                }
-                Err(error) => (verdict, reason) = (Verdict::Unknown, error.to_string()),
-            }
-        }
-        Ok(Found { verdict, reason, changes: Some(changes), compared, written_by: None, fine_when_stopped: false })
-    }
-
-    /// From what a scan found to a verdict.
-    fn weigh(
-        &self,
-        changes: &Changes,
-        compared: Option<&SnapshotRecord>,
-        unavailable: Option<String>,
-        now: Timestamp,
-    ) -> (Verdict, String) {
-        if let Some(problem) = changes.problems.first() {
-            return (Verdict::Unknown, format!("it cannot be read: {problem}"));
-        }
-        let Some(record) = compared else {
-            return match unavailable {
-                Some(why) => (Verdict::Unknown, format!("nobody knows whether there is a snapshot: {why}")),
-                None => (Verdict::AtRisk, "no snapshot".to_owned()),
-            };
-        };
-        let differing = changes.added + changes.changed + changes.removed;
-        if !record.errors.is_empty() {
-            return (Verdict::AtRisk, format!("snapshot {} is not complete: some files could not be read", record.id));
-        }
-        if differing == 0 {
-            let but = match record.excludes.is_empty() {
-                true => String::new(),
-                false => format!(", but for what the backup leaves out ({})", record.excludes.join(", ")),
-            };
-            return (Verdict::Safe, format!("unchanged since snapshot {}{but}", record.id));
-        }
-        let what = match differing {
-            1 => format!("1 file or folder differs from snapshot {}", record.id),
-            n => format!("{n} files or folders differ from snapshot {}", record.id),
-        };
-        match self.policy.max_age {
-            Some(limit) if now.duration_since(record.time) <= limit => {
-                (Verdict::StaleOk, format!("{what}, which is younger than guard.max_age"))
-            }
-            _ => (Verdict::AtRisk, what),
-        }
     }
 }
 

@@ -16,6 +16,7 @@
 //! | [`effects`] | what the engine would do then: pure, by the engine's own rules |
 //! | [`filter`] | the filters of Docker's prune commands |
 //! | [`verdict`] | what can be said of one volume, and of the whole |
+//! | [`content`] | what can be said of one volume's content |
 //! | [`judge`] | from effects to a plan: reads the volumes and asks the repository |
 //! | [`authz`] | what a request to the engine means |
 //! | [`refusal`] | a plan that refuses, as one message |
@@ -23,6 +24,7 @@
 
 pub mod argv;
 pub mod authz;
+pub mod content;
 pub mod effects;
 pub mod filter;
 pub mod judge;
@@ -33,6 +35,7 @@ pub mod verdict;
 
 pub use effects::{Effects, Pending};
 pub use filter::Filters;
-pub use judge::{Judge, Policy, RepositoryAccess};
+pub use content::RepositoryAccess;
+pub use judge::{Judge, Policy};
 pub use request::{Request, Step};
 pub use verdict::{Action, Decision, Plan, PlannedContainer, PlannedVolume, Verdict};

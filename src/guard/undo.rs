@@ -48,6 +48,9 @@ pub struct RemovedVolume {
     pub snapshot: Option<String>,
     /// What was said of its content.
     pub verdict: Verdict,
+    /// Where it is in the trash of voltool's driver, if that keeps it.
+    #[serde(default)]
+    pub trash: Option<String>,
 }
 
 /// A container that was removed.

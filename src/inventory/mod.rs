@@ -23,6 +23,15 @@ pub use access::{AccessError, bound_folder, readable_root};
 pub use catalog::Catalog;
 pub use kind::Kind;
 
+/// The name of voltool's own volume driver: that of its socket.
+pub const OWN_DRIVER: &str = "voltool";
+
+/// Whether a driver is voltool's own, as a socket or as a plugin that the engine manages (`voltool:latest`, `example/voltool:1.0`).
+pub fn is_own_driver(driver: &str) -> bool {
+    driver == OWN_DRIVER
+        || driver.rsplit('/').next().and_then(|last| last.split_once(':')).is_some_and(|(name, _)| name == OWN_DRIVER)
+}
+
 /// The label that Docker Compose puts on what belongs to a project.
 const COMPOSE_PROJECT: &str = "com.docker.compose.project";
 

@@ -1,6 +1,5 @@
 //! HTTP/1 on a unix socket.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +51,7 @@ pub async fn serve(listener: UnixListener, plugin: Arc<Plugin>, stop: impl Futur
 async fn converse(stream: UnixStream, plugin: Arc<Plugin>, mut stopping: watch::Receiver<bool>) {
     let service = service_fn(move |request| {
         let plugin = plugin.clone();
-        async move { Ok::<_, Infallible>(respond(&plugin, request).await) }
+        async move { respond(&plugin, request).await.ok_or(Unanswered) }
     });
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
@@ -67,20 +66,25 @@ async fn converse(stream: UnixStream, plugin: Arc<Plugin>, mut stopping: watch::
     }
 }
 
-async fn respond(plugin: &Plugin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+/// A request that is not answered: the connection is closed, which engines take for a failure of the plugin, and for nothing else.
+#[derive(Debug, thiserror::Error)]
+#[error("the request is not answered")]
+struct Unanswered;
+
+async fn respond(plugin: &Plugin, request: Request<Incoming>) -> Option<Response<Full<Bytes>>> {
     let path = request.uri().path().to_owned();
     let body = request.into_body();
     let answer = if plugin.wants_body(&path) {
         let whole = Limited::new(body, wire::MAX_BODY).collect().await.map(|body| body.to_bytes());
-        plugin.answer(&path, whole.as_deref().ok()).await
+        plugin.answer(&path, whole.as_deref().ok()).await?
     } else {
         discard(body).await;
-        plugin.answer(&path, None).await
+        plugin.answer(&path, None).await?
     };
     let mut response = Response::new(Full::new(Bytes::from(answer.body)));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/vnd.docker.plugins.v1.2+json"));
-    response
+    Some(response)
 }
 
 /// Reads a body to its end, so that the connection can be used again, and keeps nothing of it.

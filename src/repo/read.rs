@@ -37,7 +37,9 @@ impl Repository {
         }
         let mut damaged = Vec::new();
         let mut segments = Vec::new();
-        let mut results = futures_util::stream::iter(names.iter().map(|name| self.segment(name))).buffered(PARALLEL);
+        // Owned names: with borrowed ones the compiler cannot tell that the future may be sent to another thread.
+        let read = names.clone().into_iter().map(|name| async move { self.segment(&name).await });
+        let mut results = futures_util::stream::iter(read).buffered(PARALLEL);
         while let Some(result) = results.next().await {
             match result {
                 Ok(Some(segment)) => segments.push(segment),

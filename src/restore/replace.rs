@@ -88,7 +88,11 @@ impl Replaced {
     }
 }
 
-fn sync(path: &Path) -> Result<()> {
+/// Sees to it that what was written to the file system of `path` is on the disk.
+///
+/// # Errors
+/// If the system says that it is not.
+pub fn sync(path: &Path) -> Result<()> {
     let local = |e: rustix::io::Errno| RepoError::local("sync", path, e.into());
     let fd =
         rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(local)?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64::Engine as _;
 use serde_json::{Value, json};
+use crate::support::no_volumes::NoVolumes;
 use voltool::guard::Step;
 use voltool::guard::authz::Destroying;
 use voltool::plugin::{self, Authz, Decide, Listening, Plugin, Ruling, SocketError, client, wire};
@@ -59,7 +60,7 @@ impl Served {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let fake = Arc::new(Fake::default());
         let (stop, stopped) = tokio::sync::oneshot::channel();
-        let plugin = Arc::new(Plugin::new(Authz::new(fake.clone(), timeout)));
+        let plugin = Arc::new(Plugin::new(Authz::new(fake.clone(), timeout), Arc::new(NoVolumes)));
         let mut listening = runtime.block_on(async { Listening::bind(&socket) }).expect("bound");
         let listener = listening.take().expect("not taken");
         let server = runtime.spawn(async move {
@@ -117,7 +118,7 @@ fn assert_denied(answer: &Value, why: &str) {
 fn a_plugin_says_what_it_is_and_decides() {
     let served = Served::start(Duration::from_secs(30));
     client::is_authz(&served.socket, Duration::from_secs(5)).expect("it authorizes");
-    assert_eq!(served.post(wire::ACTIVATE, b""), json!({ "Implements": ["authz"] }));
+    assert_eq!(served.post(wire::ACTIVATE, b""), json!({ "Implements": ["VolumeDriver", "authz"] }));
     assert_eq!(
         served.ask(&json!({ "RequestMethod": "GET", "RequestUri": "/v1.41/info", "RequestHeaders": null })),
         allowed()
@@ -194,7 +195,7 @@ impl Decide for Watcher {
 #[tokio::test]
 async fn what_is_allowed_counts_until_the_engine_says_that_it_is_done() {
     let decider = Arc::new(Watcher::default());
-    let plugin = Plugin::new(Authz::new(decider.clone(), Duration::from_secs(5)));
+    let plugin = Plugin::new(Authz::new(decider.clone(), Duration::from_secs(5)), Arc::new(NoVolumes));
     let tell = async |path: &str, name: &str| {
         let body =
             json!({"RequestMethod": "DELETE", "RequestUri": format!("/v1.41/containers/{name}?v=1")}).to_string();

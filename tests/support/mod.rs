@@ -7,5 +7,7 @@ pub mod cli;
 pub mod engine;
 pub mod host;
 pub mod mem_s3;
+pub mod no_volumes;
+pub mod plugin_host;
 pub mod raw_api;
 pub mod volume_plugin;

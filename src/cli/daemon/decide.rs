@@ -1,109 +1,26 @@
-//! `voltool daemon`: the plugin that the engine asks, and the catalog's feed.
+//! Judges what an engine asks before it does it.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Handle;
 
-use super::guarded::{GuardOptions, Guarded, Tier};
-use super::{CliError, Context, Outcome, open};
-use crate::daemon::events;
-use crate::docker::{Surroundings, connect};
+use crate::cli::error::message;
+use crate::cli::guarded::{GuardOptions, Guarded, Tier};
+use crate::cli::{Context, open};
 use crate::guard::authz::Destroying;
 use crate::guard::undo::Removal;
 use crate::guard::{Action, Effects, Pending, Plan, Request, Step, Verdict, refusal};
 use crate::inventory::{Inventory, Kind};
-use crate::plugin::{self, Authz, Decide, Listening, Plugin, Ruling, SocketError};
-
-/// How long requests that have begun are waited for at the end, beyond the time that a decision may take.
-const GRACE: Duration = Duration::from_secs(2);
+use crate::plugin::{Decide, Ruling};
 
 /// How long after it was given up a volume may be removed, in which voltool's own command may be stopping containers.
 const UNDER_WAY: SignedDuration = SignedDuration::from_mins(10);
 
-/// Watch an engine, and answer it if it asks
-///
-/// Feeds the catalog from the engine's events, so that `voltool history` also knows containers that lived for a second. With --authz,
-/// an engine that is set up by 'voltool guard enable' asks the daemon before every request, and is refused what would destroy data that
-/// exists nowhere else. Start it before the engine then, and restart it whenever it ends: while it does not answer, such an engine refuses
-/// every request. examples/systemd has units that see to that.
-#[derive(Debug, Clone, Default, Args)]
-#[command(after_help = "\
-Examples:
-  voltool daemon --authz
-  voltool guard enable")]
-pub struct DaemonArgs {
-    /// Authorize requests to the engine
-    #[arg(long)]
-    pub authz: bool,
-
-    /// Socket to listen on; - takes the one that is standard input, as systemd passes it
-    #[arg(long, value_name = "PATH", default_value = plugin::DEFAULT_SOCKET)]
-    pub socket: PathBuf,
-}
-
-/// Runs the verb.
-pub async fn run(ctx: &Context, args: DaemonArgs) -> anyhow::Result<Outcome> {
-    ctx.interrupt.finish_yourself(true);
-    let endpoint = connect::resolve(ctx.settings.engine_host.as_deref(), &Surroundings::current()?)?;
-    let catalog = open::catalog_path(ctx);
-    let feed = events::feed(&endpoint, &catalog, |what| ctx.ui.warn(what), ctx.interrupt.requested());
-    if !args.authz {
-        ctx.ui.note(&format!("watching the engine at {endpoint}"));
-        feed.await;
-        return Ok(Outcome::Done);
-    }
-    let timeout = decision_time(ctx)?;
-    let decider = Arc::new(Decider { ctx: ctx.clone() });
-    let plugin = Arc::new(Plugin::new(Authz::new(decider, timeout)));
-    let mut listening = listen(&args.socket)?;
-    let listener = listening.take().ok_or_else(|| CliError::failed("the socket is in use already"))?;
-    ctx.ui.note(&format!("answering authorization requests on {}", place(&args.socket)));
-    // The engine may come up after this, and asks this about the feed's own requests: both begin at once.
-    tokio::join!(plugin::serve(listener, plugin, ctx.interrupt.requested(), timeout + GRACE), feed);
-    drop(listening);
-    ctx.ui.note("stopped: until it runs again, an engine that is set up to ask it refuses every request");
-    Ok(Outcome::Done)
-}
-
-/// How long a decision may take.
-fn decision_time(ctx: &Context) -> Result<Duration, CliError> {
-    let Some(configured) = ctx.settings.guard.timeout else { return Ok(plugin::authz::DEFAULT_TIMEOUT) };
-    Duration::try_from(configured)
-        .ok()
-        .filter(|time| !time.is_zero())
-        .ok_or_else(|| CliError::usage("guard.timeout in the configuration must be longer than nothing"))
-}
-
-fn listen(socket: &Path) -> Result<Listening, CliError> {
-    let result = if socket == Path::new("-") { Listening::passed() } else { Listening::bind(socket) };
-    result.map_err(|e| {
-        let error = CliError::failed(&e);
-        match e {
-            SocketError::Taken(_) => {
-                error.hint("'voltool guard status' says whether that is voltool; --socket names another one")
-            }
-            SocketError::NotPassed(_) => error.hint("--socket - is for a systemd service with StandardInput=socket"),
-            SocketError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                error.hint("the folder of the engine's plugins belongs to root: run the daemon as root")
-            }
-            _ => error.hint("--socket names another place; engines look in /run/docker/plugins"),
-        }
-    })
-}
-
-fn place(socket: &Path) -> String {
-    if socket == Path::new("-") { "the socket that was passed in".to_owned() } else { socket.display().to_string() }
-}
-
 /// Judges what the engine asks about, on an own connection to that engine.
-struct Decider {
-    ctx: Context,
+pub(super) struct Decider {
+    pub(super) ctx: Context,
 }
 
 #[async_trait]
@@ -118,7 +35,7 @@ impl Decide for Decider {
             Ok(Some(plan)) if plan.allows() => Ruling::Allow,
             Ok(Some(plan)) => Ruling::Refuse(refusal::text(&plan)),
             Err(e) => {
-                Ruling::Refuse(format!("cannot tell what {command} would destroy: {}", super::error::message(&e)))
+                Ruling::Refuse(format!("cannot tell what {command} would destroy: {}", message(&e)))
             }
         }
     }
@@ -161,7 +78,7 @@ async fn plan(ctx: &Context, destroying: Destroying, others: Vec<Destroying>) ->
         && alone.destroyed().any(|volume| !noted.contains(&(&volume.name, &volume.newest_snapshot)))
         && let Err(e) = guarded.write_down(&alone, &inventory, &[])
     {
-        ctx.ui.warn(&format!("'voltool undo' will not know of this: {}", super::error::message(&e)));
+        ctx.ui.warn(&format!("'voltool undo' will not know of this: {}", message(&e)));
     }
     Ok(Some(plan))
 }

@@ -1,0 +1,98 @@
+//! Making a volume.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::files::{self, VolumeFile, Wanted};
+use super::{Driver, Step, Volume, VolumeOptions, name};
+
+/// The mode of a fresh volume's root if nothing else is asked for: as in the engine's own driver.
+const MODE: u32 = 0o755;
+
+impl Driver {
+    /// Makes a volume. One that is there already stays as it is, whatever its options: the engine asks again when an answer got lost.
+    ///
+    /// Returns before anything is restored: with `from=` that begins at once, and mounting waits for it.
+    ///
+    /// # Errors
+    /// If the name or the options are wrong, what is to be restored is not there, or the disk refuses. Then there is no volume.
+    pub async fn create(&self, name: &str, options: BTreeMap<String, String>) -> Result<Arc<Volume>, String> {
+        name::validate_name(name).map_err(|e| e.to_string())?;
+        let parsed = VolumeOptions::parse(&options).map_err(|e| e.to_string())?;
+        let one_at_a_time = self.shared.naming.lock().await;
+        if let Some(volume) = self.volume(name) {
+            return Ok(volume);
+        }
+        let wanted = self.wanted(&parsed).await?;
+        let volume = self.make(name, options, parsed, wanted).map_err(|e| format!("cannot make volume {name}: {e}"))?;
+        drop(one_at_a_time);
+        let begins_now = volume.options.from.is_some() && !volume.options.on_empty_restore;
+        if begins_now && volume.is_wanting() {
+            self.fill_in_background(&volume);
+        }
+        self.outside().log(&format!("made volume {name}"));
+        Ok(volume)
+    }
+
+    /// What has to be in it before it is mounted.
+    async fn wanted(&self, options: &VolumeOptions) -> Result<Option<Wanted>, String> {
+        let from = match &options.from {
+            None => None,
+            Some(origin) => {
+                let engine = options.from_engine.as_deref();
+                let record = self.outside().find(&origin.volume, origin.snapshot.as_deref(), engine).await?;
+                Some(Wanted::Snapshot {
+                    engine: record.engine.clone(),
+                    volume: record.volume.clone(),
+                    id: record.id.clone(),
+                })
+            }
+        };
+        // Hosts that share volumes begin with what the others have left.
+        let follows = options.on_empty_restore || self.shared.settings.shared_as.is_some();
+        Ok(if follows { Some(Wanted::Newest { otherwise: from.map(Box::new) }) } else { from })
+    }
+
+    fn make(
+        &self,
+        name: &str,
+        given: BTreeMap<String, String>,
+        options: VolumeOptions,
+        wanted: Option<Wanted>,
+    ) -> Result<Arc<Volume>, String> {
+        let layout = &self.shared.layout;
+        let begun = layout.begin().map_err(|e| e.to_string())?;
+        let made = (|| {
+            self.outside().reached(Step::CreateBegun);
+            // Content that is restored arrives whole, under this name.
+            if wanted.is_none() {
+                make_root(&files::data(&begun), &options)?;
+            }
+            VolumeFile::new(name, given, wanted).write(&begun).map_err(|e| e.to_string())?;
+            self.outside().reached(Step::CreateWritten);
+            layout.establish(&begun, name).map_err(|e| e.to_string())
+        })();
+        let folder = made.inspect_err(|_| drop(std::fs::remove_dir_all(&begun)))?;
+        let volume = Arc::new(Volume::open(name, folder, self.outside()));
+        self.volumes_mut().insert(name.to_owned(), volume.clone());
+        self.outside().reached(Step::CreateNamed);
+        Ok(volume)
+    }
+}
+
+/// Makes the root of a fresh volume, with the owner and mode that were asked for.
+pub(super) fn make_root(path: &Path, options: &VolumeOptions) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
+    std::fs::DirBuilder::new().mode(0o700).create(path).map_err(failed)?;
+    set_root(path, options).map_err(failed)
+}
+
+fn set_root(path: &Path, options: &VolumeOptions) -> std::io::Result<()> {
+    if options.uid.is_some() || options.gid.is_some() {
+        chown(path, options.uid, options.gid)?;
+    }
+    // Not left to the umask, nor to chown, which takes bits away.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(options.mode.unwrap_or(MODE)))
+}

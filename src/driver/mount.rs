@@ -1,0 +1,121 @@
+//! Mounting and unmounting: a container begins, or ends, to use a volume.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Driver, Volume, lock};
+
+/// How long a mount may wait for content. Engines give up after 120 s, and then never say that the mount has ended; podman after 5 s.
+const PATIENCE: Duration = Duration::from_secs(110);
+/// How long after the last use has ended what follows from that is done: a container that is started again at once finds everything as it was.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl Driver {
+    /// Sees to it that the content is there, notes that `id` uses it, and says where it is. The same id may come again: each counts.
+    ///
+    /// If the future is dropped, as when the engine does not wait any more, nobody uses it; what is being restored goes on.
+    ///
+    /// # Errors
+    /// If there is no such volume, or its content cannot be had, or not in time.
+    pub async fn mount(&self, name: &str, id: &str) -> Result<PathBuf, String> {
+        let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
+        if let Some(trouble) = &volume.trouble {
+            return Err(format!("volume {name} cannot be used: {trouble}"));
+        }
+        // Before anything else, so that nobody removes it meanwhile.
+        let using = Use::begin(&volume, id)?;
+        match tokio::time::timeout(PATIENCE, self.ready(&volume)).await {
+            Ok(ready) => ready.inspect_err(|reason| volume.failed(reason))?,
+            Err(_) => {
+                let how_far = match volume.progress.now() {
+                    Some((done, total)) if total > 0 => format!(" ({} %)", done.saturating_mul(100) / total),
+                    _ => String::new(),
+                };
+                return Err(format!(
+                    "volume {name} is still being restored{how_far}, which goes on: start the container again in a while"
+                ));
+            }
+        }
+        using.keep();
+        Ok(self.mountpoint(&volume))
+    }
+
+    /// Makes a volume ready to be used.
+    async fn ready(&self, volume: &Arc<Volume>) -> Result<(), String> {
+        if volume.is_wanting() {
+            // A task of its own: it goes on when nobody waits for it any more.
+            let (driver, filled) = (self.clone(), volume.clone());
+            let task = tokio::spawn(async move { driver.fill(&filled).await });
+            task.await.map_err(|e| format!("the restore ended unexpectedly: {e}"))??;
+        }
+        let data = volume.data();
+        if !data.is_dir() {
+            return Err(format!(
+                "volume {} has lost its folder {}; `voltool restore {} --to NAME` brings its newest snapshot back",
+                volume.name,
+                data.display(),
+                volume.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// Notes that a use has ended. An id that is not known is no error: engines send more than one, or none.
+    ///
+    /// # Errors
+    /// If there is no such volume.
+    pub async fn unmount(&self, name: &str, id: &str) -> Result<(), String> {
+        let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
+        if lock(&volume.mounts).end(id) {
+            self.rest(&volume);
+        }
+        Ok(())
+    }
+
+    /// After what seems to have been the last use: whatever follows from that, unless somebody uses it again.
+    pub(super) fn rest(&self, volume: &Arc<Volume>) {
+        let (driver, volume) = (self.clone(), volume.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            let _one_at_a_time = volume.work.lock().await;
+            // Counts can be wrong; the engine knows what runs.
+            driver.compare_with_engine(&volume).await;
+            if lock(&volume.mounts).is_empty() {
+                driver.look_again(&volume);
+            }
+        });
+    }
+
+    /// Where the content is, as engines are to be told.
+    pub(super) fn mountpoint(&self, volume: &Volume) -> PathBuf {
+        volume.data()
+    }
+}
+
+/// A use that has begun, and ends with this unless it is kept.
+struct Use<'a> {
+    volume: &'a Volume,
+    id: &'a str,
+    kept: bool,
+}
+
+impl<'a> Use<'a> {
+    fn begin(volume: &'a Volume, id: &'a str) -> Result<Use<'a>, String> {
+        let begun = lock(&volume.mounts).begin(id);
+        begun.map_err(|_| format!("volume {} is being removed", volume.name))?;
+        Ok(Use { volume, id, kept: false })
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            lock(&self.volume.mounts).end(self.id);
+        }
+    }
+}

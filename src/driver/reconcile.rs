@@ -1,0 +1,66 @@
+//! Comparing what is counted with what the engine runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Driver, Volume, lock};
+use crate::docker::VolumeUser;
+use crate::inventory::is_own_driver;
+
+/// How long a use that no running container accounts for is believed all the same. Between `Mount` and the moment at which the container
+/// counts as running, other volumes may have to be restored.
+const QUIET: Duration = Duration::from_secs(5 * 60);
+
+impl Driver {
+    /// Compares all volumes with the engine, and learns the labels that it knows. An engine that does not answer changes nothing.
+    pub async fn reconcile(&self) {
+        let Ok(users) = self.outside().users(None).await else { return };
+        let running = running(&users);
+        for volume in self.all() {
+            let now: &[String] = running.get(volume.name.as_str()).map_or(&[], Vec::as_slice);
+            if lock(&volume.mounts).reconcile(now, QUIET) {
+                self.rest(&volume);
+            }
+        }
+        if let Ok(labels) = self.outside().labels().await {
+            self.learn(labels);
+        }
+    }
+
+    /// As [`Driver::reconcile`], for one volume.
+    pub(super) async fn compare_with_engine(&self, volume: &Arc<Volume>) {
+        if let Ok(users) = self.outside().users(Some(&volume.name)).await {
+            let running = running(&users);
+            let now: &[String] = running.get(volume.name.as_str()).map_or(&[], Vec::as_slice);
+            lock(&volume.mounts).reconcile(now, QUIET);
+        }
+    }
+
+    /// Keeps labels, for the day on which the engine has forgotten them. Those of a volume that it does not know stay as they are.
+    fn learn(&self, labels: BTreeMap<String, BTreeMap<String, String>>) {
+        for (name, labels) in labels {
+            let Some(volume) = self.volume(&name) else { continue };
+            // A volume that was forgotten and found again has none: those that are known are better.
+            if labels.is_empty() || lock(&volume.file).labels == labels {
+                continue;
+            }
+            if let Err(e) = volume.change(|file| file.labels = labels) {
+                self.outside().log(&format!("volume {name}: {e}"));
+            }
+        }
+    }
+}
+
+/// The running containers on each volume of this driver, by their ids.
+fn running(users: &[VolumeUser]) -> BTreeMap<&str, Vec<String>> {
+    let mut running: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for user in users.iter().filter(|user| user.running) {
+        // Engines have forgotten whose volume it is when they had to start without this driver.
+        let own = user.volumes.iter().filter(|(_, driver)| driver.is_empty() || is_own_driver(driver));
+        for (name, _) in own {
+            running.entry(name).or_default().push(user.id.clone());
+        }
+    }
+    running
+}

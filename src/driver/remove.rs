@@ -1,0 +1,251 @@
+//! Removing a volume: refused, or what is at risk is kept.
+//!
+//! What happens on `docker volume rm`, and on everything else that ends in the driver's `Remove`:
+//!
+//! 1. A volume that somebody uses stays: what is counted here, and the engine's list of all containers, running or not. What
+//!    the engine itself believes is not asked, because it forgets.
+//! 2. An empty one goes, and one that may be destroyed (`guard.ephemeral`, label `voltool.ephemeral=true`).
+//! 3. One whose content is in a snapshot goes.
+//! 4. Of any other, `on-remove` says: `refuse`, `snapshot` (take one first; the default), or `trash`.
+//!
+//! A volume goes in one rename, into the trash; what is in a snapshot is deleted there. For each there is a note for `voltool undo`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::files::Removed;
+use super::options::OnRemove;
+use super::{Driver, Step, Volume, WHO, lock};
+use crate::guard::content::{Content, Found};
+use crate::guard::undo::{Notes, Removal, RemovedVolume};
+use crate::guard::{RepositoryAccess, Verdict, judge};
+use crate::inventory::OWN_DRIVER;
+use crate::repo::{DockerContext, SourceKind, VolumeDefinition};
+use crate::snapshot::{self, Excludes, Source};
+
+/// How long a removal may take a snapshot. Engines wait 60 s for it, and hold up `docker volume ls` meanwhile.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// The tag of such a snapshot.
+const TAG: &str = "before-removal";
+
+impl Driver {
+    /// Removes a volume, or says why not and what to do.
+    ///
+    /// # Errors
+    /// If it is in use, or at risk and to be kept, or nothing can be written down. Then it is as it was.
+    pub async fn remove(&self, name: &str) -> Result<(), String> {
+        let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
+        if let Some(trouble) = &volume.trouble {
+            return Err(format!("volume {name} is left as it is: {trouble}"));
+        }
+        let Ok(_one_at_a_time) = volume.work.try_lock() else {
+            return Err(format!("volume {name} is being restored, or put away; try again in a while"));
+        };
+        if !lock(&volume.mounts).close() {
+            return Err(self.in_use(&volume).await);
+        }
+        let removed = self.remove_closed(&volume).await;
+        if let Err(reason) = &removed {
+            lock(&volume.mounts).open();
+            volume.failed(reason);
+            self.outside().log(&format!("volume {name} was not removed: {reason}"));
+        }
+        removed
+    }
+
+    async fn in_use(&self, volume: &Volume) -> String {
+        let count = lock(&volume.mounts).count();
+        match self.users_of(volume).await {
+            Ok(users) if !users.is_empty() => format!("volume {} is in use by {}", volume.name, users.join(", ")),
+            _ => format!(
+                "volume {} is mounted ({count}x), and no container that is known mounts it: the engine has not said that it has ended. \
+                 That is found out within 5 minutes",
+                volume.name
+            ),
+        }
+    }
+
+    async fn users_of(&self, volume: &Volume) -> Result<Vec<String>, String> {
+        let users = self.outside().users(Some(&volume.name)).await?;
+        Ok(users.into_iter().map(|user| format!("container {}", user.name)).collect())
+    }
+
+    async fn remove_closed(&self, volume: &Arc<Volume>) -> Result<(), String> {
+        let name = &volume.name;
+        let users = self.users_of(volume).await;
+        let users = users.map_err(|e| format!("nobody can say whether containers use volume {name}: {e}"))?;
+        if !users.is_empty() {
+            return Err(format!("volume {name} belongs to {}, which `docker ps -a` lists", users.join(", ")));
+        }
+        if lock(&volume.file).detached {
+            // The engine is being made to forget it; the content stays where it is.
+            self.volumes_mut().remove(name);
+            return Ok(());
+        }
+        let (found, keep) = self.decide(volume).await?;
+        self.outside().reached(Step::RemoveJudged);
+        self.put_away(volume, found, keep)
+    }
+
+    /// What is said of the content, and until when it is kept in the trash. Takes a snapshot if that is what makes it safe.
+    async fn decide(&self, volume: &Arc<Volume>) -> Result<(Found, Option<Timestamp>), String> {
+        let name = &volume.name;
+        if volume.is_wanting() {
+            return Ok((Found::new(Verdict::Empty, "what it was to hold was never restored"), None));
+        }
+        let ephemeral = Excludes::new(self.shared.settings.ephemeral.iter().cloned())?;
+        let labelled = lock(&volume.file).labels.get(judge::EPHEMERAL_LABEL).is_some_and(|value| value == "true");
+        if labelled || ephemeral.matches(name.as_bytes()) {
+            return Ok((Found::new(Verdict::Ephemeral, "it may be destroyed"), None));
+        }
+        let found = self.judge(volume).await?;
+        if found.verdict.is_fine() {
+            return Ok((found, None));
+        }
+        match volume.options.on_remove {
+            OnRemove::Refuse => Err(format!(
+                "volume {name} is kept, because it was made with on-remove=refuse and what is in it exists nowhere else ({}); \
+                 `voltool backup {name}` makes it safe to remove",
+                found.reason
+            )),
+            OnRemove::Snapshot => {
+                self.snapshot(volume).await?;
+                let found = self.judge(volume).await?;
+                match found.verdict.is_fine() {
+                    true => Ok((found, None)),
+                    false => Err(format!(
+                        "volume {name} is kept: a snapshot was taken, and still {}; `voltool backup {name}` says more",
+                        found.reason
+                    )),
+                }
+            }
+            OnRemove::Trash => {
+                let until = Timestamp::now().checked_add(self.shared.settings.trash_keep).unwrap_or(Timestamp::MAX);
+                Ok((found, Some(until)))
+            }
+        }
+    }
+
+    async fn judge(&self, volume: &Volume) -> Result<Found, String> {
+        let data = volume.data();
+        // Nobody need be asked about nothing.
+        if std::fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_none()) {
+            return Ok(Found::new(Verdict::Empty, "there is nothing in it"));
+        }
+        let repository = match self.outside().repository().await {
+            Ok(repo) => RepositoryAccess::Open(repo),
+            Err(why) => RepositoryAccess::Unavailable(why),
+        };
+        let content = Content {
+            engine_name: &self.engine_name().await?,
+            repository: &repository,
+            max_age: self.shared.settings.max_age,
+            state_dir: &self.shared.state_dir,
+        };
+        content.look(&volume.name, data, Timestamp::now()).await.map_err(|e| e.to_string())
+    }
+
+    /// Takes a snapshot, and waits for it as long as the engine waits. One that takes longer goes on, and the next attempt finds it.
+    async fn snapshot(&self, volume: &Arc<Volume>) -> Result<(), String> {
+        let name = volume.name.clone();
+        let kept = |why: String| {
+            format!("volume {name} is kept, because what is in it exists nowhere else and no snapshot could be taken: {why}")
+        };
+        let repo = self.outside().repository().await.map_err(kept)?;
+        let source = self.source(volume).await?;
+        let mut options = self.outside().backup_options();
+        options.tags.push(TAG.to_owned());
+        // Whole: whatever the configuration leaves out of backups would be lost.
+        options.excludes = Excludes::default();
+        let task = tokio::spawn(async move { snapshot::backup(&repo, &source, &options, Arc::new(())).await });
+        match tokio::time::timeout(PATIENCE, task).await {
+            Err(_) => Err(format!(
+                "volume {name} is kept for now: a snapshot of it is being taken, which goes on; remove it again in a while"
+            )),
+            Ok(Err(e)) => Err(kept(e.to_string())),
+            Ok(Ok(Err(e))) => Err(kept(e.to_string())),
+            Ok(Ok(Ok(backup))) => match backup.record.errors.first() {
+                Some(problem) => Err(kept(format!("{}: {}", problem.path, problem.error))),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// The volume as a source of snapshots.
+    pub(super) async fn source(&self, volume: &Volume) -> Result<Source, String> {
+        Ok(Source {
+            engine: self.engine_name().await?,
+            name: volume.name.clone(),
+            kind: SourceKind::Volume,
+            root: volume.data(),
+            docker: Some(DockerContext { volume: definition(volume), containers: Vec::new() }),
+        })
+    }
+
+    /// The volume goes: a note, a mark, a rename.
+    fn put_away(&self, volume: &Arc<Volume>, found: Found, keep_until: Option<Timestamp>) -> Result<(), String> {
+        let name = &volume.name;
+        let engine_name = found.compared.as_ref().map(|record| record.engine.clone());
+        let mut note = Removal::new(&engine_name.unwrap_or_default(), &format!("docker volume rm {name}"));
+        note.volumes.push(RemovedVolume {
+            definition: definition(volume),
+            snapshot: found.compared.as_ref().map(|record| record.id.clone()),
+            verdict: found.verdict,
+            trash: None,
+        });
+        let notes = Notes::of(&self.shared.state_dir);
+        let kept = |e: &dyn std::fmt::Display| format!("volume {name} is kept: {e}");
+        notes.write(&note).map_err(|e| kept(&e))?;
+        self.outside().reached(Step::RemoveNoted);
+        let removed = Removed { time: note.time, keep_until, note: note.id.clone() };
+        let moved = volume.change(|file| file.removed = Some(removed)).and_then(|()| {
+            self.outside().reached(Step::RemoveMarked);
+            self.shared.layout.discard(&volume.folder, name)
+        });
+        let trash = match moved {
+            Ok(trash) => trash,
+            Err(e) => {
+                // Best effort: at the next start the same is done.
+                let _ = volume.change(|file| file.removed = None);
+                let _ = notes.forget(&note.id);
+                return Err(kept(&e));
+            }
+        };
+        self.volumes_mut().remove(name);
+        self.outside().reached(Step::RemoveMoved);
+        note.done = true;
+        if keep_until.is_some() {
+            note.volumes[0].trash = trash.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        }
+        if let Err(e) = notes.write(&note) {
+            self.outside().log(&e.to_string());
+        }
+        self.outside().reached(Step::RemoveDone);
+        self.outside().log(&format!("removed volume {name} ({}); {WHO} undo {} brings it back", found.reason, note.id));
+        let driver = self.clone();
+        tokio::task::spawn_blocking(move || driver.empty_trash());
+        Ok(())
+    }
+}
+
+/// What the volume is, for a snapshot's record and for undoing.
+fn definition(volume: &Volume) -> VolumeDefinition {
+    let file = lock(&volume.file);
+    VolumeDefinition {
+        name: volume.name.clone(),
+        driver: OWN_DRIVER.to_owned(),
+        labels: file.labels.clone(),
+        options: lasting(&file.options),
+        anonymous: false,
+    }
+}
+
+/// The options without those that only say what a volume begins with: it has begun.
+fn lasting(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut options = options.clone();
+    options.retain(|key, _| !matches!(key.as_str(), "from" | "from-engine"));
+    options
+}

@@ -1,0 +1,113 @@
+//! What was removed: deleted if it is in a snapshot, kept for a while if not, and brought back by `voltool undo`.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::files::{VolumeFile, data};
+use super::{Driver, Step, Volume, lock, name};
+use crate::guard::undo::Notes;
+use crate::inventory::OWN_DRIVER;
+
+impl Driver {
+    /// Deletes what is in the trash and may go: what is in a snapshot, and what has been kept long enough. Blocks.
+    pub fn empty_trash(&self) {
+        let discarded = match self.shared.layout.discarded() {
+            Ok(discarded) => discarded,
+            Err(e) => return self.outside().log(&e.to_string()),
+        };
+        for (_, folder) in discarded {
+            // What cannot be understood is kept.
+            let Ok(VolumeFile { removed: Some(removed), .. }) = VolumeFile::read(&folder) else { continue };
+            if removed.keep_until.is_some_and(|until| until > Timestamp::now()) {
+                continue;
+            }
+            let data = data(&folder);
+            if data.exists() {
+                self.outside().reached(Step::TrashBegun);
+            }
+            // The file last: until then the next start knows what this is.
+            let gone = remove_if_there(&data).and_then(|()| std::fs::remove_dir_all(&folder));
+            if let Err(e) = gone {
+                self.outside().log(&format!("cannot delete {}: {e}", folder.display()));
+            }
+        }
+    }
+
+    /// Puts the notes right that an earlier daemon did not finish: what is still there was not removed, what is not there was.
+    pub(super) fn settle_notes(&self) {
+        let notes = Notes::of(&self.shared.state_dir);
+        let Ok((removals, _)) = notes.list() else { return };
+        let discarded = self.shared.layout.discarded().unwrap_or_default();
+        for mut note in removals.into_iter().filter(|note| !note.done) {
+            let [volume] = note.volumes.as_mut_slice() else { continue };
+            if volume.definition.driver != OWN_DRIVER || !note.containers.is_empty() {
+                continue;
+            }
+            let settled = if self.volume(&volume.definition.name).is_some() {
+                notes.forget(&note.id)
+            } else {
+                let own = |folder: &&(String, std::path::PathBuf)| {
+                    VolumeFile::read(&folder.1).ok().and_then(|file| file.removed).is_some_and(|r| r.note == note.id)
+                };
+                let kept = discarded.iter().find(own);
+                let keeps = |file: VolumeFile| file.removed.is_some_and(|removed| removed.keep_until.is_some());
+                volume.trash = kept
+                    .filter(|(_, folder)| VolumeFile::read(folder).is_ok_and(keeps))
+                    .map(|(name, _)| name.clone());
+                note.done = true;
+                notes.write(&note)
+            };
+            if let Err(e) = settled {
+                self.outside().log(&e.to_string());
+            }
+        }
+    }
+
+    /// Brings a volume back from the trash under its name, with all that is in it.
+    ///
+    /// # Errors
+    /// If it is not in the trash any more, or there is a volume of its name again.
+    pub async fn bring_back(&self, discarded: &str) -> Result<Arc<Volume>, String> {
+        let _one_at_a_time = self.shared.naming.lock().await;
+        let found = self.shared.layout.discarded().map_err(|e| e.to_string())?;
+        let folder = found.into_iter().find(|(name, _)| name == discarded).map(|(_, folder)| folder);
+        let folder = folder.ok_or_else(|| format!("{discarded} is not in the trash any more"))?;
+        let file = VolumeFile::read(&folder).map_err(|e| e.to_string())?;
+        let volume = file.name.clone();
+        name::validate_name(&volume).map_err(|e| e.to_string())?;
+        if self.volume(&volume).is_some() {
+            return Err(format!("there is a volume {volume} again; remove it first, or restore into another one"));
+        }
+        let folder = self.shared.layout.establish(&folder, &volume).map_err(|e| e.to_string())?;
+        // Opening it takes back that it was removed.
+        let volume = Arc::new(Volume::open(&volume, folder, self.outside()));
+        self.volumes_mut().insert(volume.name.clone(), volume.clone());
+        self.outside().log(&format!("volume {} is back from the trash", volume.name));
+        Ok(volume)
+    }
+
+    /// How many volumes are in the trash.
+    pub fn in_trash(&self) -> usize {
+        self.shared.layout.discarded().map_or(0, |discarded| discarded.len())
+    }
+
+    /// Lets the engine forget a volume: its next `Remove` succeeds, and the content stays where it is.
+    ///
+    /// # Errors
+    /// If there is no such volume, or it is in use.
+    pub fn detach(&self, name: &str, detached: bool) -> Result<(), String> {
+        let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
+        if detached && !lock(&volume.mounts).is_empty() {
+            return Err(format!("volume {name} is in use"));
+        }
+        volume.change(|file| file.detached = detached).map_err(|e| e.to_string())
+    }
+}
+
+fn remove_if_there(path: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}

@@ -1,0 +1,6 @@
+//! The volume driver: what engines see of it, and what survives.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod volumes;
