@@ -88,7 +88,12 @@ const SCHEMA: &[Key] = &[
         "the name under which several hosts share the driver's volumes in one repository; the same on all of them",
     ),
     key("plugin", "socket", Expect::Path, "the plugin's socket (default /run/docker/plugins/voltool.sock)"),
-    key("trash", "keep", Expect::Duration, "how long volumes with on-remove=trash are kept once they are removed (default 7d)"),
+    key(
+        "trash",
+        "keep",
+        Expect::Duration,
+        "how long volumes with on-remove=trash are kept once they are removed (default 7d)",
+    ),
     key("audit", "max_age", Expect::Duration, "the age from which a volume's newest snapshot is too old (default 7d)"),
     key("audit", "ignore", Expect::Texts, "checks that `audit` leaves out, such as \"T06\""),
     key("cache", "dir", Expect::Path, "folder of the local cache"),

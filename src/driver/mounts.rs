@@ -107,7 +107,8 @@ impl Mounts {
         if running.is_empty() && self.changed.elapsed() >= quiet {
             self.counted.mounts.clear();
         }
-        let announced: u64 = self.counted.mounts.iter().filter(|(id, _)| !id.starts_with(FOUND)).map(|(_, n)| u64::from(*n)).sum();
+        let announced: u64 =
+            self.counted.mounts.iter().filter(|(id, _)| !id.starts_with(FOUND)).map(|(_, n)| u64::from(*n)).sum();
         if announced == 0 {
             // Lost: the daemon was away, or the engine did not say.
             self.counted.mounts.extend(found.into_iter().map(|id| (id, 1)));

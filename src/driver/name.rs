@@ -53,7 +53,23 @@ mod tests {
         for name in ["db", "a1", "0_", "shop_db-data.v2", &"x".repeat(255)] {
             assert_eq!(validate_name(name), Ok(()), "{name}");
         }
-        for name in ["", "a", ".", "..", ".db", "-db", "_db", "a/b", "../etc", "a b", "a\0", "é1", "aé", "a\n", &"x".repeat(256)] {
+        for name in [
+            "",
+            "a",
+            ".",
+            "..",
+            ".db",
+            "-db",
+            "_db",
+            "a/b",
+            "../etc",
+            "a b",
+            "a\0",
+            "é1",
+            "aé",
+            "a\n",
+            &"x".repeat(256),
+        ] {
             assert!(validate_name(name).is_err(), "{name:?}");
         }
     }

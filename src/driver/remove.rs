@@ -152,7 +152,9 @@ impl Driver {
     async fn snapshot(&self, volume: &Arc<Volume>) -> Result<(), String> {
         let name = volume.name.clone();
         let kept = |why: String| {
-            format!("volume {name} is kept, because what is in it exists nowhere else and no snapshot could be taken: {why}")
+            format!(
+                "volume {name} is kept, because what is in it exists nowhere else and no snapshot could be taken: {why}"
+            )
         };
         let repo = self.outside().repository().await.map_err(kept)?;
         let source = self.source(volume).await?;

@@ -52,9 +52,8 @@ impl Driver {
                 };
                 let kept = discarded.iter().find(own);
                 let keeps = |file: VolumeFile| file.removed.is_some_and(|removed| removed.keep_until.is_some());
-                volume.trash = kept
-                    .filter(|(_, folder)| VolumeFile::read(folder).is_ok_and(keeps))
-                    .map(|(name, _)| name.clone());
+                volume.trash =
+                    kept.filter(|(_, folder)| VolumeFile::read(folder).is_ok_and(keeps)).map(|(name, _)| name.clone());
                 note.done = true;
                 notes.write(&note)
             };

@@ -33,9 +33,9 @@ pub mod request;
 pub mod undo;
 pub mod verdict;
 
+pub use content::RepositoryAccess;
 pub use effects::{Effects, Pending};
 pub use filter::Filters;
-pub use content::RepositoryAccess;
 pub use judge::{Judge, Policy};
 pub use request::{Request, Step};
 pub use verdict::{Action, Decision, Plan, PlannedContainer, PlannedVolume, Verdict};

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::no_volumes::NoVolumes;
 use async_trait::async_trait;
 use base64::Engine as _;
 use serde_json::{Value, json};
-use crate::support::no_volumes::NoVolumes;
 use voltool::guard::Step;
 use voltool::guard::authz::Destroying;
 use voltool::plugin::{self, Authz, Decide, Listening, Plugin, Ruling, SocketError, client, wire};

@@ -38,7 +38,7 @@ fn a_volume_lives_and_is_hard_to_lose() {
     // A new one with its content.
     host.create("copy", &["from=db"]);
     host.docker(&["run", "--rm", "-v", "copy:/d", BUSYBOX, "grep", "orders", "/d/file"]);
-    assert!(host.fails(&["volume", "create", "-d", "voltool", "-o", "from=dc", "other"]).contains("did you mean db?"));
+    assert!(host.fails(&["volume", "create", "-d", "voltool", "-o", "from=dc", "other"]).contains("no snapshot of dc"));
 
     // A daemon that was away knows everything.
     host.kill_daemon();

@@ -34,9 +34,7 @@ impl Decide for Decider {
             Ok(None) => Ruling::Allow,
             Ok(Some(plan)) if plan.allows() => Ruling::Allow,
             Ok(Some(plan)) => Ruling::Refuse(refusal::text(&plan)),
-            Err(e) => {
-                Ruling::Refuse(format!("cannot tell what {command} would destroy: {}", message(&e)))
-            }
+            Err(e) => Ruling::Refuse(format!("cannot tell what {command} would destroy: {}", message(&e))),
         }
     }
 

@@ -58,8 +58,9 @@ pub async fn run(ctx: &Context, args: DaemonArgs) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let timeout = decision_time(ctx)?;
-    let driver = Driver::open(&ctx.settings.state_dir, settings(ctx, args.publish.as_deref()), Arc::new(Outward::new(ctx)))
-        .map_err(|e| CliError::failed(e).hint("--state-dir names another folder for the volumes"))?;
+    let driver =
+        Driver::open(&ctx.settings.state_dir, settings(ctx, args.publish.as_deref()), Arc::new(Outward::new(ctx)))
+            .map_err(|e| CliError::failed(e).hint("--state-dir names another folder for the volumes"))?;
     let authz = Authz::new(Arc::new(Decider { ctx: ctx.clone() }), timeout);
     let plugin = Arc::new(Plugin::new(authz, Arc::new(driver.clone())));
     let socket = args.socket.as_deref().unwrap_or(ctx.settings.plugin.socket());

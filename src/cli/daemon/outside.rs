@@ -41,13 +41,17 @@ impl Outward {
         if let Some(engine) = &*kept {
             return Ok(engine.clone());
         }
-        let engine = within(ENGINE, "the engine", async { open::engine(&self.ctx).await.map_err(|e| message(&e)) }).await?;
+        let engine =
+            within(ENGINE, "the engine", async { open::engine(&self.ctx).await.map_err(|e| message(&e)) }).await?;
         *kept = Some(engine.clone());
         Ok(engine)
     }
 
     /// Asks the engine; once more on a new connection if it may have been replaced since.
-    async fn ask<T, F: Future<Output = crate::docker::Result<T>>>(&self, ask: impl Fn(Engine) -> F) -> Result<T, String> {
+    async fn ask<T, F: Future<Output = crate::docker::Result<T>>>(
+        &self,
+        ask: impl Fn(Engine) -> F,
+    ) -> Result<T, String> {
         for fresh in [false, true] {
             if fresh {
                 *self.engine.lock().await = None;
@@ -105,7 +109,8 @@ impl Outside for Outward {
         let mut kept = self.repository.lock().await;
         if let Some((repo, at)) = &mut *kept {
             if at.elapsed() >= FRESH {
-                let damaged = within(REPOSITORY, "the repository", async { repo.load_index().await.map_err(|e| e.to_string()) });
+                let damaged =
+                    within(REPOSITORY, "the repository", async { repo.load_index().await.map_err(|e| e.to_string()) });
                 // What an index segment told is found in the packs when it is needed.
                 drop(damaged.await?);
                 *at = Instant::now();
