@@ -35,6 +35,7 @@ pub mod man;
 mod markdown;
 pub mod open;
 pub mod plan_view;
+pub mod plugin;
 pub mod prune;
 pub mod restore;
 pub mod rm;
@@ -201,6 +202,7 @@ pub enum Verb {
     Undo(undo::UndoArgs),
     Docker(docker::DockerArgs),
     Guard(guard::GuardArgs),
+    Plugin(plugin::PluginArgs),
     Daemon(daemon::DaemonArgs),
     History(history::HistoryArgs),
     Audit(audit::AuditArgs),

@@ -1,24 +1,19 @@
 //! `voltool undo`: what was removed through voltool, and back with it.
 
-use std::time::Duration;
+use std::path::Path;
 
 use clap::Args;
 use jiff::Timestamp;
 
 use super::guarded::{GuardOptions, Guarded};
+use super::plugin::daemon::Daemon;
 use super::restore::{self, RestoreArgs};
 use super::ui::{Cell, Column, Table, format};
 use super::{CliError, Context, Kind, Outcome};
 use crate::docker::{Engine, EngineErrorKind};
 use crate::guard::Verdict;
 use crate::guard::undo::{Notes, Removal, RemovedContainer, RemovedVolume, recreation};
-use crate::inventory::is_own_driver;
-use crate::plugin::client;
-
-/// How the daemon is asked to bring a volume back from the trash.
-const BRING_BACK: &str = "/voltool.Volumes.BringBack";
-/// How long it may take.
-const DAEMON_LIMIT: Duration = Duration::from_secs(60);
+use crate::inventory::{OWN_DRIVER, is_own_driver};
 
 /// List what was removed through voltool, or bring it back
 ///
@@ -64,7 +59,9 @@ pub async fn run(ctx: &Context, args: UndoArgs) -> anyhow::Result<Outcome> {
     };
     let mut removal = choose(removals, id)?;
     let guarded = Guarded::open(ctx, &GuardOptions::default()).await?;
-    if removal.engine != guarded.judge.engine_name {
+    // The driver's notes name the engine under whose name its snapshots are: none if there was no need for one.
+    let names = [guarded.judge.engine_name.as_str(), ctx.settings.plugin.shared_as.as_deref().unwrap_or_default(), ""];
+    if !names.contains(&removal.engine.as_str()) {
         let message = format!(
             "{} was removed on engine {}, and this one is {}",
             removal.id, removal.engine, guarded.judge.engine_name
@@ -103,7 +100,7 @@ async fn bring_back(
         if !removal.done && engine.volume(&volume.definition.name).await?.is_some() {
             ctx.ui.note(&format!("volume {} was not removed", volume.definition.name));
         } else {
-            volume_back(ctx, guarded, volume).await?;
+            volume_back(ctx, guarded, &removal.engine, volume).await?;
         }
         removal.volumes.remove(0);
         // What is back is not brought back a second time if something else fails now.
@@ -135,16 +132,26 @@ async fn bring_back(
     Ok(())
 }
 
-async fn volume_back(ctx: &Context, guarded: &Guarded<'_>, removed: &RemovedVolume) -> anyhow::Result<()> {
+/// `engine`: under whose name the snapshots are, if the note says so.
+async fn volume_back(
+    ctx: &Context,
+    guarded: &Guarded<'_>,
+    engine: &str,
+    removed: &RemovedVolume,
+) -> anyhow::Result<()> {
     let definition = &removed.definition;
     let name = &definition.name;
-    let exists = guarded.engine.volume(name).await?.is_some();
+    let there = guarded.engine.volume(name).await?;
     let own = is_own_driver(&definition.driver);
+    if let Some(other) = there.as_ref().filter(|other| own != is_own_driver(&other.driver)) {
+        let error = CliError::failed(format!("there is a volume {name} again, of driver {}", other.driver));
+        return Err(error
+            .hint("remove that one first; 'voltool restore' can restore into a volume of another name")
+            .into());
+    }
+    let exists = there.is_some();
     if let Some(trash) = removed.trash.as_ref().filter(|_| own) {
-        from_trash(ctx, trash).await?;
-        guarded.engine.create_volume(name, &definition.driver, &definition.labels, &definition.options).await?;
-        ctx.ui.note(&format!("volume {name} is back from the trash, with all that was in it"));
-        return Ok(());
+        return from_trash(ctx, guarded, name, trash).await;
     }
     let Some(snapshot) = removed.snapshot.as_ref().filter(|_| definition.driver == "local" || own) else {
         if !exists {
@@ -159,7 +166,8 @@ async fn volume_back(ctx: &Context, guarded: &Guarded<'_>, removed: &RemovedVolu
         return Ok(());
     };
     let repo = guarded.repository()?;
-    let records = repo.snapshots_of(&guarded.judge.engine_name, name).await?.records;
+    let engine = if engine.is_empty() { guarded.judge.engine_name.as_str() } else { engine };
+    let records = repo.snapshots_of(engine, name).await?.records;
     let record = records.iter().find(|record| record.id == *snapshot).ok_or_else(|| {
         CliError::failed(format!(
             "snapshot {snapshot}, which holds the content of volume {name}, is not in the repository"
@@ -168,7 +176,13 @@ async fn volume_back(ctx: &Context, guarded: &Guarded<'_>, removed: &RemovedVolu
     })?;
     if !exists {
         // From the note rather than from the snapshot: that is how it was when it was removed.
-        guarded.engine.create_volume(name, &definition.driver, &definition.labels, &definition.options).await?;
+        let made =
+            guarded.engine.create_volume(name, &definition.driver, &definition.labels, &definition.options).await?;
+        if own && !Path::new(&made.mountpoint).exists() {
+            // Such as with on-empty=restore: the driver does it, and nobody can write into it before.
+            ctx.ui.note(&format!("volume {name} is back: its newest snapshot is restored when it is mounted"));
+            return Ok(());
+        }
     }
     restore::to_volume(ctx, repo, &guarded.engine, record, name, &RestoreArgs::default()).await.map_err(|e| {
         match super::error::judge(&e).kind {
@@ -182,15 +196,16 @@ async fn volume_back(ctx: &Context, guarded: &Guarded<'_>, removed: &RemovedVolu
     Ok(())
 }
 
-/// Has the daemon bring a volume back that it keeps in its trash.
-async fn from_trash(ctx: &Context, trash: &str) -> anyhow::Result<()> {
-    let (socket, body) = (ctx.settings.plugin.socket().to_owned(), serde_json::json!({ "Name": trash }));
-    let told = tokio::task::spawn_blocking(move || client::tell(&socket, BRING_BACK, &body, DAEMON_LIMIT)).await?;
-    told.map(drop).map_err(|e| {
-        CliError::failed(format!("the volume cannot be brought back from the trash: {e}"))
-            .hint("the daemon does that: 'voltool plugin status' says whether it runs")
-            .into()
-    })
+/// The driver keeps what it has put into the trash as it was, labels and options included; the engine does not.
+async fn from_trash(ctx: &Context, guarded: &Guarded<'_>, name: &str, trash: &str) -> anyhow::Result<()> {
+    let daemon = Daemon::of(ctx);
+    daemon.bring_back(trash).await?;
+    let kept = daemon.volumes().await?.volumes;
+    if let Some(back) = kept.iter().find(|volume| volume.name == name) {
+        guarded.engine.create_volume(name, OWN_DRIVER, &back.labels, &back.options).await?;
+    }
+    ctx.ui.note(&format!("volume {name} is back from the trash, with all that was in it"));
+    Ok(())
 }
 
 async fn container_back(

@@ -32,6 +32,7 @@ impl Driver {
         if begins_now && volume.is_wanting() {
             self.fill_in_background(&volume);
         }
+        self.learn_soon();
         self.outside().log(&format!("made volume {name}"));
         Ok(volume)
     }

@@ -9,6 +9,7 @@
 //! | [`mounts`], [`reconcile`] | who uses a volume: counted, and compared with the engine |
 //! | [`volume`] | one volume in memory |
 //! | [`create`], [`fill`], [`mount`], [`remove`], [`trash`] | what can happen to it |
+//! | [`detach`] | engines forget a volume, and its content stays |
 //! | [`facts`] | what is known of its content: for `docker volume inspect` |
 //! | [`outside`] | what the driver needs of the engine and the repository |
 //! | [`endpoints`] | the answers to [`crate::plugin::Volumes`] |
@@ -18,6 +19,7 @@
 //! is interrupted is finished or taken back at the next start.
 
 pub mod create;
+pub mod detach;
 pub mod endpoints;
 pub mod facts;
 pub mod files;
@@ -35,6 +37,7 @@ pub mod volume;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 pub use files::{FileError, Layout};
@@ -57,6 +60,8 @@ struct Shared {
     volumes: RwLock<BTreeMap<String, Arc<Volume>>>,
     /// Held while a volume gets or loses its name.
     naming: tokio::sync::Mutex<()>,
+    /// The engine will be asked for labels in a moment.
+    learning: AtomicBool,
 }
 
 /// The driver's name in sentences to people.
@@ -81,6 +86,7 @@ impl Driver {
             outside,
             volumes: RwLock::new(volumes),
             naming: tokio::sync::Mutex::default(),
+            learning: AtomicBool::new(false),
         };
         let driver = Driver { shared: Arc::new(shared) };
         driver.settle_notes();

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -40,6 +41,9 @@ impl Driver {
         let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
         if let Some(trouble) = &volume.trouble {
             return Err(format!("volume {name} is left as it is: {trouble}"));
+        }
+        if volume.held.swap(false, Ordering::SeqCst) {
+            return Err(format!("volume {name} stays, and the engine forgets what it knew of it"));
         }
         let Ok(_one_at_a_time) = volume.work.try_lock() else {
             return Err(format!("volume {name} is being restored, or put away; try again in a while"));

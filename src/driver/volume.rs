@@ -31,6 +31,8 @@ pub struct Volume {
     /// Held by whoever restores, removes, or puts it away after its last use.
     pub(super) work: tokio::sync::Mutex<()>,
     pub(super) progress: Progress,
+    /// The next removal is refused.
+    pub(super) held: AtomicBool,
     last_error: Mutex<Option<String>>,
 }
 
@@ -59,6 +61,7 @@ impl Volume {
             facts: Mutex::default(),
             work: tokio::sync::Mutex::default(),
             progress: Progress::default(),
+            held: AtomicBool::new(false),
             last_error: Mutex::default(),
             folder,
             trouble,
