@@ -176,9 +176,10 @@ async fn volume_back(
     })?;
     if !exists {
         // From the note rather than from the snapshot: that is how it was when it was removed.
-        let made =
-            guarded.engine.create_volume(name, &definition.driver, &definition.labels, &definition.options).await?;
-        if own && !Path::new(&made.mountpoint).exists() {
+        guarded.engine.create_volume(name, &definition.driver, &definition.labels, &definition.options).await?;
+        // The engine's answer to that does not say where it is.
+        let made = guarded.engine.volume(name).await?;
+        if own && made.is_some_and(|made| !Path::new(&made.mountpoint).exists()) {
             // Such as with on-empty=restore: the driver does it, and nobody can write into it before.
             ctx.ui.note(&format!("volume {name} is back: its newest snapshot is restored when it is mounted"));
             return Ok(());

@@ -11,6 +11,7 @@
 //! | [`create`], [`fill`], [`mount`], [`remove`], [`trash`] | what can happen to it |
 //! | [`detach`] | engines forget a volume, and its content stays |
 //! | [`facts`] | what is known of its content: for `docker volume inspect` |
+//! | [`publish`] | where engines look, if that is not where volumes are |
 //! | [`outside`] | what the driver needs of the engine and the repository |
 //! | [`endpoints`] | the answers to [`crate::plugin::Volumes`] |
 //!
@@ -29,6 +30,7 @@ pub mod mounts;
 pub mod name;
 pub mod options;
 pub mod outside;
+pub mod publish;
 pub mod reconcile;
 pub mod remove;
 pub mod steps;
@@ -90,6 +92,8 @@ impl Driver {
         };
         let driver = Driver { shared: Arc::new(shared) };
         driver.settle_notes();
+        // What an earlier daemon has mounted for the engine, and nobody uses any more.
+        driver.all().iter().for_each(|volume| driver.withdraw(volume));
         Ok(driver)
     }
 

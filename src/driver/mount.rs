@@ -37,6 +37,7 @@ impl Driver {
                 ));
             }
         }
+        self.publish(&volume).inspect_err(|reason| volume.failed(reason))?;
         using.keep();
         Ok(self.mountpoint(&volume))
     }
@@ -82,14 +83,10 @@ impl Driver {
             // Counts can be wrong; the engine knows what runs.
             driver.compare_with_engine(&volume).await;
             if lock(&volume.mounts).is_empty() {
+                driver.withdraw(&volume);
                 driver.look_again(&volume);
             }
         });
-    }
-
-    /// Where the content is, as engines are to be told.
-    pub(super) fn mountpoint(&self, volume: &Volume) -> PathBuf {
-        volume.data()
     }
 }
 

@@ -58,6 +58,8 @@ pub struct DriverSettings {
     pub max_age: Option<SignedDuration>,
     /// The folder below which the engine looks for what is mounted, if it is not where the volumes are: in a plugin that the engine manages.
     pub publish: Option<std::path::PathBuf>,
+    /// The state folder's path on the host, for a plugin that the engine manages: with it, voltool on the host finds the content.
+    pub host_state_dir: Option<std::path::PathBuf>,
 }
 
 impl Default for DriverSettings {
@@ -69,6 +71,7 @@ impl Default for DriverSettings {
             ephemeral: Vec::new(),
             max_age: None,
             publish: None,
+            host_state_dir: None,
         }
     }
 }

@@ -84,6 +84,7 @@ impl Driver {
         if !users.is_empty() {
             return Err(format!("volume {name} belongs to {}, which `docker ps -a` lists", users.join(", ")));
         }
+        self.withdraw(volume);
         if lock(&volume.file).detached {
             // The engine is being made to forget it; the content stays where it is.
             self.volumes_mut().remove(name);
