@@ -163,8 +163,9 @@ async fn snapshots(ctx: &Context, engine: &Engine) -> (Snapshots, Option<anyhow:
     match records.await {
         Ok((records, _)) => {
             let name = open::engine_name(ctx, engine);
+            let shared = ctx.settings.plugin.shared_as.as_ref();
             // Oldest first: the last one of a volume stays.
-            let of_engine = records.iter().filter(|record| record.engine == name);
+            let of_engine = records.iter().filter(|record| record.engine == name || Some(&record.engine) == shared);
             (Snapshots::Known(of_engine.map(|record| (record.volume.clone(), record.time)).collect()), None)
         }
         Err(failure) => {

@@ -14,6 +14,7 @@ use super::snapshots::SnapshotRow;
 use super::ui::{Cell, Column, Table, format};
 use super::{CliError, Context, Kind, Outcome, open};
 use crate::docker::Engine;
+use crate::driver;
 use crate::inventory::{self, AccessError, Inventory, VolumeInfo, readable_root};
 use crate::repo::{DockerContext, RepoError, Repository, SourceKind, VolumeDefinition};
 use crate::snapshot::{self, Backup, BackupOptions, ByteBudget, DEFAULT_LEVEL, Excludes, Source};
@@ -250,6 +251,11 @@ async fn plan_volumes(ctx: &Context, names: &[String]) -> anyhow::Result<Plan> {
             Ok(root) => plan.sources.push(source_of(ctx, &engine, &inventory, volume, root)),
             // There is nothing in it that could be lost; only who names it is told that this is a failure.
             Err(e @ AccessError::Memory { .. }) if names.is_empty() => ctx.ui.detail(&e.to_string()),
+            // It has had no content yet; what it is to hold is in the repository already.
+            Err(_) if driver::is_to_be_restored(volume) => {
+                let why = format!("volume {} is left out: what it is to hold has not been restored yet", volume.name);
+                if names.is_empty() { ctx.ui.detail(&why) } else { ctx.ui.warn(&why) }
+            }
             Err(e) => plan.failures.push(e.into()),
         }
     }
@@ -267,7 +273,7 @@ pub fn source_of(ctx: &Context, engine: &Engine, inventory: &Inventory, volume: 
     };
     let containers = inventory.users_of(volume).into_iter().map(|c| c.raw.clone()).collect();
     Source {
-        engine: open::engine_name(ctx, engine),
+        engine: open::source_engine(ctx, engine, &volume.driver),
         name: volume.name.clone(),
         kind: SourceKind::Volume,
         root,

@@ -11,9 +11,10 @@ use serde::Serialize;
 
 use super::snapshot_ref::{self, SnapshotRef};
 use super::ui::format;
-use super::{CliError, Context, Kind, Outcome, open};
+use super::{CliError, Context, Kind, Outcome, open, own_driver};
 use crate::docker::Engine;
-use crate::inventory::{Inventory, VolumeInfo, bound_folder, readable_root};
+use crate::driver;
+use crate::inventory::{Inventory, VolumeInfo, bound_folder, is_own_driver, readable_root};
 use crate::repo::{FileProblem, Monitor, Repository, SnapshotRecord, SourceKind, VolumeDefinition};
 use crate::restore::replace::{Replaced, Staging, is_empty};
 use crate::restore::{self, Restored, Selection};
@@ -210,6 +211,10 @@ pub(super) async fn to_volume(
     if made {
         make_bound_folder(ctx, volume, engine)?;
     }
+    if driver::is_to_be_restored(volume) {
+        // Its driver would restore what it believes is wanted; this is what is wanted now.
+        own_driver::begin_empty(ctx, name).await?;
+    }
     // If this fails, a volume that was made here stays: its content is where only a container's start makes it visible.
     let root = readable_root(volume, engine)?;
     // From here on something has to be put in order, also after a signal.
@@ -220,7 +225,9 @@ pub(super) async fn to_volume(
     }
     ctx.interrupt.finish_yourself(false);
     let row = result?;
-    let is_same = record.engine == open::engine_name(ctx, engine) && record.volume == name && args.path.is_empty();
+    let is_same = record.engine == open::source_engine(ctx, engine, &volume.driver)
+        && record.volume == name
+        && args.path.is_empty();
     if is_same && row.problems.is_empty() {
         // Without this, all of it would count as changed until the next backup has read it.
         let source = super::backup::source_of(ctx, engine, &inventory, volume, root);
@@ -247,6 +254,12 @@ fn definition_for(record: &SnapshotRecord, name: &str) -> VolumeDefinition {
         definition.labels.retain(|label, _| !label.starts_with("com.docker."));
         if definition.driver == "local" {
             definition.options.clear();
+        }
+    }
+    if is_own_driver(&definition.driver) {
+        driver::forget_beginning(&mut definition.options);
+        if definition.name != name {
+            definition.options.remove("mount");
         }
     }
     definition

@@ -38,6 +38,23 @@ impl Driver {
         filled
     }
 
+    /// Lets a volume begin empty that was to begin with a snapshot: somebody else is going to fill it.
+    ///
+    /// # Errors
+    /// If there is no such volume, somebody uses it, or the disk refuses.
+    pub async fn begin_empty(&self, name: &str) -> Result<(), String> {
+        let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
+        let _one_at_a_time = volume.work.lock().await;
+        if !volume.is_wanting() {
+            return Ok(());
+        }
+        if !lock(&volume.mounts).is_empty() {
+            return Err(format!("volume {name} is being mounted"));
+        }
+        create::make_root(&volume.data(), &volume.options)?;
+        volume.change(|file| file.wanted = None).map_err(|e| e.to_string())
+    }
+
     async fn fill_with(&self, volume: &Arc<Volume>, wanted: &Wanted) -> Result<(), String> {
         let repo = self.outside().repository().await?;
         let record = self.record_of(volume, wanted, &repo).await?;

@@ -37,9 +37,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use crate::inventory::{VolumeInfo, is_own_driver};
+
 pub use files::{FileError, Layout};
 pub use options::VolumeOptions;
 pub use outside::{DriverSettings, Outside};
+pub use remove::forget_beginning;
 pub use steps::Step;
 pub use volume::Volume;
 
@@ -117,6 +120,12 @@ impl Driver {
             None => self.outside().engine_name().await,
         }
     }
+}
+
+/// Whether a volume of this driver still waits for its content, as far as its file here says. Other volumes never do.
+pub fn is_to_be_restored(volume: &VolumeInfo) -> bool {
+    let folder = Path::new(&volume.mountpoint).parent().filter(|_| is_own_driver(&volume.driver));
+    folder.and_then(|folder| files::VolumeFile::read(folder).ok()).is_some_and(|file| file.wanted.is_some())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -87,7 +87,9 @@ impl Driver {
         }
         let (found, keep) = self.decide(volume).await?;
         self.outside().reached(Step::RemoveJudged);
-        self.put_away(volume, found, keep)
+        // Of the engine that the volume is on, whoever else shares it: undoing it is of use there.
+        let engine = self.outside().engine_name().await.unwrap_or_default();
+        self.put_away(volume, &engine, found, keep)
     }
 
     /// What is said of the content, and until when it is kept in the trash. Takes a snapshot if that is what makes it safe.
@@ -188,10 +190,15 @@ impl Driver {
     }
 
     /// The volume goes: a note, a mark, a rename.
-    fn put_away(&self, volume: &Arc<Volume>, found: Found, keep_until: Option<Timestamp>) -> Result<(), String> {
+    fn put_away(
+        &self,
+        volume: &Arc<Volume>,
+        engine: &str,
+        found: Found,
+        keep_until: Option<Timestamp>,
+    ) -> Result<(), String> {
         let name = &volume.name;
-        let engine_name = found.compared.as_ref().map(|record| record.engine.clone());
-        let mut note = Removal::new(&engine_name.unwrap_or_default(), &format!("docker volume rm {name}"));
+        let mut note = Removal::new(engine, &format!("docker volume rm {name}"));
         note.volumes.push(RemovedVolume {
             definition: definition(volume),
             snapshot: found.compared.as_ref().map(|record| record.id.clone()),
@@ -245,9 +252,13 @@ fn definition(volume: &Volume) -> VolumeDefinition {
     }
 }
 
-/// The options without those that only say what a volume begins with: it has begun.
 fn lasting(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut options = options.clone();
-    options.retain(|key, _| !matches!(key.as_str(), "from" | "from-engine"));
+    forget_beginning(&mut options);
     options
+}
+
+/// Takes away the options that only say what a volume begins with: it has begun.
+pub fn forget_beginning(options: &mut BTreeMap<String, String>) {
+    options.retain(|key, _| !matches!(key.as_str(), "from" | "from-engine"));
 }
