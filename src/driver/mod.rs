@@ -1,3 +1,8 @@
 //! The volumes that voltool keeps for engines: `docker volume create -d voltool`.
 //!
 //! Nothing here speaks HTTP: [`crate::plugin`] does, and asks.
+
+pub mod mount_url;
+pub mod name;
+pub mod options;
+pub mod policy;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`listing`] | reading the listing; which entries are wanted |
 //! | [`target`] | writing into a folder and nowhere else |
+//! | [`owners`] | owners that are shifted, for engines with user namespaces |
 //! | [`fetch`] | content: planned by pack, few requests, written out of order |
 //! | [`verify`] | reading back what was written |
 //! | [`replace`] | putting a restored folder in the place of an old one |
@@ -12,6 +13,7 @@
 pub mod export;
 pub mod fetch;
 pub mod listing;
+pub mod owners;
 pub mod replace;
 pub mod target;
 pub mod verify;
