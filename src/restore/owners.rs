@@ -7,6 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::repo::entry::Entry;
+
 /// Ids that follow one another, and what becomes of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnerRange {
@@ -69,10 +71,71 @@ impl OwnerMap {
         self.ranges.is_empty() || self.ranges.iter().any(|range| range.inside(id).is_some() || range.has_outside(id))
     }
 
+    /// Shifts all ids of an entry: its owner, its group, those that its ACLs name, and the one whose namespace its
+    /// capabilities belong to. Each id that the map does not know is given to `unknown`.
+    pub fn shift(&self, entry: &mut Entry, mut unknown: impl FnMut(u32)) {
+        if self.ranges.is_empty() {
+            return;
+        }
+        let mut apply = |id: u32| {
+            if !self.knows(id) {
+                unknown(id);
+            }
+            self.apply(id)
+        };
+        entry.uid = apply(entry.uid);
+        entry.gid = apply(entry.gid);
+        for xattr in &mut entry.xattrs {
+            match &xattr.name[..] {
+                b"system.posix_acl_access" | b"system.posix_acl_default" => shift_acl(&mut xattr.value, &mut apply),
+                b"security.capability" => shift_capability(&mut xattr.value, &mut apply),
+                _ => {}
+            }
+        }
+    }
+
     /// Whether it is all the same to apply the map once or twice: no range leads into a range that would move the id on.
     pub fn is_idempotent(&self) -> bool {
         let moving = || self.ranges.iter().filter(|range| range.inside != range.outside);
         moving().all(|from| moving().all(|to| !overlap((from.outside, from.count), (to.inside, to.count))))
+    }
+}
+
+/// Version 2 of the kernel's format (`linux/posix_acl_xattr.h`), little-endian: a version (4 bytes), then for each entry a tag,
+/// permissions (2 bytes each) and an id (4 bytes), which counts only where the tag is a user's or a group's.
+fn shift_acl(value: &mut [u8], apply: &mut impl FnMut(u32) -> u32) {
+    const USER: u16 = 2;
+    const GROUP: u16 = 8;
+    let Some((&mut [2, 0, 0, 0], entries)) = value.split_first_chunk_mut::<4>() else { return };
+    for entry in entries.chunks_exact_mut(8) {
+        if let [tag0, tag1, _, _, id @ ..] = entry
+            && matches!(u16::from_le_bytes([*tag0, *tag1]), USER | GROUP)
+        {
+            shift_number(id, apply);
+        }
+    }
+}
+
+/// The kernel's format (`linux/capability.h`), little-endian: a word whose highest byte is the version and whose lowest bit says
+/// "effective", four words of capabilities, and in version 3 the user who is root in the namespace that they hold in. Version
+/// 2 is for the root of the host: it becomes version 3 where that root is moved.
+fn shift_capability(value: &mut Vec<u8>, apply: &mut impl FnMut(u32) -> u32) {
+    match (value.len(), value.get(3)) {
+        (24, Some(3)) => shift_number(&mut value[20..], apply),
+        (20, Some(2)) => {
+            let root = apply(0);
+            if root != 0 {
+                value[3] = 3;
+                value.extend(root.to_le_bytes());
+            }
+        }
+        _ => {}
+    }
+}
+
+fn shift_number(bytes: &mut [u8], apply: &mut impl FnMut(u32) -> u32) {
+    if let Ok(id) = <[u8; 4]>::try_from(&*bytes) {
+        bytes.copy_from_slice(&apply(u32::from_le_bytes(id)).to_le_bytes());
     }
 }
 
@@ -179,6 +242,45 @@ mod tests {
         }
         assert_eq!(map("0:100000:65536,65536:1000:1").to_string(), "0:100000:65536,65536:1000:1");
         assert_eq!(map("4294967294:0:1").apply(u32::MAX - 1), 0);
+    }
+
+    #[test]
+    fn acls_name_the_moved_ids() {
+        // user::rw-, user:7:r--, group::r--, group:9:r--, mask::r--, other::---
+        let mut acl = vec![2, 0, 0, 0];
+        for (tag, id) in [(1u16, u32::MAX), (2, 7), (4, u32::MAX), (8, 9), (16, u32::MAX), (32, u32::MAX)] {
+            acl.extend(tag.to_le_bytes());
+            acl.extend(4u16.to_le_bytes());
+            acl.extend(id.to_le_bytes());
+        }
+        let before = acl.clone();
+        let shifting = map("0:100000:1000");
+        shift_acl(&mut acl, &mut |id| shifting.apply(id));
+        assert_eq!(acl[16..20], 100_007u32.to_le_bytes());
+        assert_eq!(acl[32..36], 100_009u32.to_le_bytes());
+        shift_acl(&mut acl, &mut |id| id - 100_000);
+        assert_eq!(acl, before, "nothing else was changed");
+        // What is cut off or of another version is left alone.
+        for odd in [&b""[..], &[2, 0, 0], &[2, 0, 0, 0, 2, 0, 4], &[1, 0, 0, 0, 2, 0, 4, 0, 7, 0, 0, 0]] {
+            let mut value = odd.to_vec();
+            shift_acl(&mut value, &mut |_| panic!("there is no id"));
+            assert_eq!(value, odd);
+        }
+    }
+
+    #[test]
+    fn capabilities_hold_for_the_moved_root() {
+        let mut plain = vec![1, 0, 0, 2];
+        plain.extend([0; 16]);
+        let shifting = map("0:100000:1000");
+        let mut moved = plain.clone();
+        shift_capability(&mut moved, &mut |id| shifting.apply(id));
+        assert_eq!((moved.len(), moved[3], &moved[20..]), (24, 3, &100_000u32.to_le_bytes()[..]));
+        shift_capability(&mut moved, &mut |_| 5);
+        assert_eq!(moved[20..], 5u32.to_le_bytes());
+        let mut kept = plain.clone();
+        shift_capability(&mut kept, &mut |id| id);
+        assert_eq!(kept, plain);
     }
 
     #[test]
