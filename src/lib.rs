@@ -5,6 +5,7 @@
 //!
 //! | module | its one job |
 //! | --- | --- |
+//! | [`units`] | sizes and durations as people write them |
 //! | [`store`] | objects: a local directory, S3, and fakes for tests |
 //! | [`repo`] | the repository format on top of `store` (see `docs/format.md`) |
 //! | [`snapshot`] | from a volume to a snapshot |
@@ -31,3 +32,4 @@ pub mod repo;
 pub mod restore;
 pub mod snapshot;
 pub mod store;
+pub mod units;

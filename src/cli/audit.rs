@@ -7,13 +7,13 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::ui::{Tone, format};
-use super::units::parse_size;
 use super::{CliError, Context, Kind, Outcome, open};
 use crate::audit::evidence::Limits;
 use crate::audit::gather::Snapshots;
 use crate::audit::{self, CHECKS, Finding, Level, ObjectType, Skipped};
 use crate::docker::Engine;
 use crate::snapshot::Excludes;
+use crate::units::parse_size;
 
 /// Look for storage traps
 ///

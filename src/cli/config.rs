@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use jiff::SignedDuration;
 use toml_edit::{Document, DocumentMut, Item, TableLike, Value};
 
-use super::units::{check_memory, parse_duration, parse_size};
+use super::units::check_memory;
 use crate::store::S3Options;
+use crate::units::{parse_duration, parse_size};
 
 /// What a key holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

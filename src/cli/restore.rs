@@ -17,7 +17,7 @@ use crate::driver;
 use crate::inventory::{Inventory, VolumeInfo, bound_folder, is_own_driver, readable_root};
 use crate::repo::{FileProblem, Monitor, Repository, SnapshotRecord, SourceKind, VolumeDefinition};
 use crate::restore::replace::{Replaced, Staging, is_empty};
-use crate::restore::{self, Restored, Selection};
+use crate::restore::{self, OwnerMap, Restored, Selection};
 use crate::snapshot;
 
 /// Bring a volume back
@@ -73,6 +73,13 @@ pub struct RestoreArgs {
     /// Take snapshots of the engine of this name; needed only where several engines have a volume of that name
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub engine: Option<String>,
+
+    /// Shift owners: INSIDE:OUTSIDE:COUNT, several separated by commas
+    ///
+    /// For engines with userns-remap, on which user 0 of a container is, say, user 100000 of the host: 0:100000:65536. Applied to users,
+    /// groups and the ids in ACLs alike; 100000:0:65536 is the way back. An id in no range is kept, and reported as a problem.
+    #[arg(long, value_name = "MAP")]
+    pub uid_map: Option<OwnerMap>,
 
     /// Print the result as JSON
     #[arg(long)]
@@ -227,7 +234,8 @@ pub(super) async fn to_volume(
     let row = result?;
     let is_same = record.engine == open::source_engine(ctx, engine, &volume.driver)
         && record.volume == name
-        && args.path.is_empty();
+        && args.path.is_empty()
+        && args.uid_map.is_none();
     if is_same && row.problems.is_empty() {
         // Without this, all of it would count as changed until the next backup has read it.
         let source = super::backup::source_of(ctx, engine, &inventory, volume, root);
@@ -389,8 +397,9 @@ async fn fill(
     let job = {
         let (repo, record, root) = (repo.clone(), record.clone(), root.to_owned());
         let (monitor, selection, cancelled) = (task.clone(), open::selection(&args.path), cancelled.clone());
+        let owners = args.uid_map.clone().unwrap_or_default();
         tokio::task::spawn_blocking(move || {
-            fill_blocking(&repo, &record, &root, &selection, had_content, &monitor, &cancelled)
+            fill_blocking(&repo, &record, &root, &selection, &owners, had_content, &monitor, &cancelled)
         })
     };
     let (restored, replaced) = tokio::select! {
@@ -427,11 +436,13 @@ async fn wait_and_cancel(ctx: &Context, cancelled: &AtomicBool) {
     tokio::time::sleep(std::time::Duration::from_secs(10)).await;
 }
 
+#[allow(clippy::too_many_arguments)]
 fn fill_blocking(
     repo: &Arc<Repository>,
     record: &SnapshotRecord,
     root: &Path,
     selection: &Selection,
+    owners: &OwnerMap,
     had_content: bool,
     monitor: &dyn Monitor,
     cancelled: &AtomicBool,
@@ -441,7 +452,7 @@ fn fill_blocking(
         Err(e) if had_content => return Err(e.into()),
         // A mount point, or a parent that may not be written: an empty folder can be filled where it is.
         Err(_) => {
-            return match restore::to_dir(repo, record, root, selection, monitor, cancelled) {
+            return match restore::to_dir(repo, record, root, selection, owners, monitor, cancelled) {
                 Ok(restored) => Ok((restored, None)),
                 Err(e) => {
                     restore::replace::clear(root)?;
@@ -452,7 +463,7 @@ fn fill_blocking(
     };
     // The new root looks like the old one if the snapshot does not say otherwise.
     restore::replace::copy_root_attributes(root, staging.path())?;
-    let restored = restore::to_dir(repo, record, staging.path(), selection, monitor, cancelled)?;
+    let restored = restore::to_dir(repo, record, staging.path(), selection, owners, monitor, cancelled)?;
     if had_content {
         if !restored.problems.is_empty() {
             let (path, reason) = &restored.problems[0];
@@ -466,7 +477,7 @@ fn fill_blocking(
                 .into());
         }
         if selection.is_all() {
-            let differences = restore::verify::verify(repo, record, staging.path(), cancelled)?;
+            let differences = restore::verify::verify(repo, record, staging.path(), owners, cancelled)?;
             if let Some(first) = differences.first() {
                 return Err(CliError::failed(format!(
                     "what was restored is not what the snapshot holds ({first}), so nothing was replaced"

@@ -20,7 +20,7 @@ impl Driver {
     /// If the name or the options are wrong, what is to be restored is not there, or the disk refuses. Then there is no volume.
     pub async fn create(&self, name: &str, options: BTreeMap<String, String>) -> Result<Arc<Volume>, String> {
         name::validate_name(name).map_err(|e| e.to_string())?;
-        let parsed = VolumeOptions::parse(&options).map_err(|e| e.to_string())?;
+        let parsed = VolumeOptions::parse(&options).map_err(|e| e.in_one_line())?;
         let one_at_a_time = self.shared.naming.lock().await;
         if let Some(volume) = self.volume(name) {
             return Ok(volume);

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::files::{self, Wanted};
 use super::{Driver, Step, Volume, create, lock};
 use crate::repo::{Repository, SnapshotRecord};
-use crate::restore::{self, Selection};
+use crate::restore::{self, OwnerMap, Selection};
 use crate::snapshot;
 
 impl Driver {
@@ -61,7 +61,9 @@ impl Driver {
         let (driver, volume_, repo_, record_) = (self.clone(), volume.clone(), repo.clone(), record.clone());
         let job = tokio::task::spawn_blocking(move || driver.fill_blocking(&volume_, &repo_, record_.as_deref()));
         job.await.map_err(|e| format!("the restore ended unexpectedly: {e}"))??;
-        if let Some(record) = record.filter(|record| record.volume == volume.name) {
+        // What was shifted is not what the snapshot lists.
+        let as_listed = volume.options.uid_map == OwnerMap::default();
+        if let Some(record) = record.filter(|record| as_listed && record.volume == volume.name) {
             self.adopt(volume, &repo, &record).await;
         }
         Ok(())
@@ -112,7 +114,8 @@ impl Driver {
         if let Some(record) = record {
             let never = AtomicBool::new(false);
             let everything = Selection::default();
-            let restored = restore::to_dir(repo, record, &filling, &everything, &volume.progress, &never)
+            let owners = &volume.options.uid_map;
+            let restored = restore::to_dir(repo, record, &filling, &everything, owners, &volume.progress, &never)
                 .map_err(|e| format!("snapshot {} cannot be restored: {e}", record.id))?;
             if let Some((path, reason)) = restored.problems.first() {
                 let count = restored.problems.len();

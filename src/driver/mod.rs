@@ -4,7 +4,7 @@
 //!
 //! | file | what is in it |
 //! | --- | --- |
-//! | [`name`], [`options`] | what a volume may be called, and what it can be |
+//! | [`name`], [`options`], [`policy`], [`mount_url`] | what a volume may be called, and what it can be |
 //! | [`files`], [`steps`] | what is on the disk, and what a crash leaves there |
 //! | [`mounts`], [`reconcile`] | who uses a volume: counted, and compared with the engine |
 //! | [`volume`] | one volume in memory |
@@ -23,10 +23,12 @@ pub mod facts;
 pub mod files;
 pub mod fill;
 pub mod mount;
+pub mod mount_url;
 pub mod mounts;
 pub mod name;
 pub mod options;
 pub mod outside;
+pub mod policy;
 pub mod reconcile;
 pub mod remove;
 pub mod steps;

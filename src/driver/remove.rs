@@ -17,7 +17,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::files::Removed;
-use super::options::OnRemove;
+use super::policy::OnRemove;
 use super::{Driver, Step, Volume, WHO, lock};
 use crate::guard::content::{Content, Found};
 use crate::guard::undo::{Notes, Removal, RemovedVolume};

@@ -326,7 +326,7 @@ impl Place {
         let selection = Selection::new(paths.iter().map(|path| path.as_bytes().to_vec()));
         let (repo, record, root) = (repo.clone(), record.clone(), target.path().to_owned());
         let restored = tokio::task::spawn_blocking(move || {
-            restore::to_dir(&repo, &record, &root, &selection, &(), &AtomicBool::new(false))
+            restore::to_dir(&repo, &record, &root, &selection, &Default::default(), &(), &AtomicBool::new(false))
         });
         let restored = restored.await.expect("a restore does not panic")?;
         Ok((restored, describe(target.path())))
