@@ -51,7 +51,7 @@ impl Driver {
             }
         };
         // Hosts that share volumes begin with what the others have left.
-        let follows = options.on_empty_restore || self.shared.settings.shared_as.is_some();
+        let follows = options.on_empty_restore || self.is_shared(options);
         Ok(if follows { Some(Wanted::Newest { otherwise: from.map(Box::new) }) } else { from })
     }
 

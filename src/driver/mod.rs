@@ -115,6 +115,11 @@ impl Driver {
         &*self.shared.outside
     }
 
+    /// Whether hosts share volumes with these options: all of them do or none, but for those whose content is on a server anyway.
+    fn is_shared(&self, options: &VolumeOptions) -> bool {
+        self.shared.settings.shared_as.is_some() && options.mount.is_none()
+    }
+
     /// Under what engine's name the snapshots of these volumes are stored.
     async fn engine_name(&self) -> Result<String, String> {
         match &self.shared.settings.shared_as {
