@@ -247,6 +247,12 @@ async fn plan_volumes(ctx: &Context, names: &[String]) -> anyhow::Result<Plan> {
         }
     }
     for volume in chosen {
+        if open::is_shared(ctx, &volume.driver)
+            && let Err(why) = driver::lease_of(volume)
+        {
+            ctx.ui.note(&format!("{} is left out: {why}, so its snapshots are another host's to take", volume.name));
+            continue;
+        }
         match readable_root(volume, &engine) {
             Ok(root) => plan.sources.push(source_of(ctx, &engine, &inventory, volume, root)),
             // There is nothing in it that could be lost; only who names it is told that this is a failure.
@@ -274,6 +280,7 @@ pub fn source_of(ctx: &Context, engine: &Engine, inventory: &Inventory, volume: 
     let containers = inventory.users_of(volume).into_iter().map(|c| c.raw.clone()).collect();
     Source {
         engine: open::source_engine(ctx, engine, &volume.driver),
+        lease: driver::lease_of(volume).ok().flatten().filter(|_| open::is_shared(ctx, &volume.driver)),
         name: volume.name.clone(),
         kind: SourceKind::Volume,
         root,

@@ -84,6 +84,11 @@ pub fn source_engine(ctx: &Context, engine: &Engine, driver: &str) -> String {
     shared.cloned().unwrap_or_else(|| engine_name(ctx, engine))
 }
 
+/// Whether hosts share the volumes of that driver.
+pub fn is_shared(ctx: &Context, driver: &str) -> bool {
+    ctx.settings.plugin.shared_as.is_some() && is_own_driver(driver)
+}
+
 /// Every snapshot that counts; damaged records are named and otherwise in nobody's way.
 pub async fn snapshots(ctx: &Context, repo: &Repository) -> anyhow::Result<(Vec<Arc<SnapshotRecord>>, bool)> {
     let found = repo.snapshots().await?;

@@ -51,7 +51,7 @@ impl Driver {
             }
         };
         // Hosts that share volumes begin with what the others have left.
-        let follows = options.on_empty_restore || self.is_shared(options);
+        let follows = options.on_empty_restore || self.sharing(options).is_some();
         Ok(if follows { Some(Wanted::Newest { otherwise: from.map(Box::new) }) } else { from })
     }
 

@@ -9,6 +9,7 @@
 //! | [`mounts`], [`reconcile`] | who uses a volume: counted, and compared with the engine |
 //! | [`volume`] | one volume in memory |
 //! | [`create`], [`fill`], [`mount`], [`remove`], [`trash`] | what can happen to it |
+//! | [`sharing`] | volumes that several hosts use, one at a time |
 //! | [`facts`] | what is known of its content: for `docker volume inspect` |
 //! | [`outside`] | what the driver needs of the engine and the repository |
 //! | [`endpoints`] | the answers to [`crate::plugin::Volumes`] |
@@ -31,6 +32,7 @@ pub mod outside;
 pub mod policy;
 pub mod reconcile;
 pub mod remove;
+pub mod sharing;
 pub mod steps;
 pub mod trash;
 pub mod volume;
@@ -45,6 +47,7 @@ pub use files::{FileError, Layout};
 pub use options::VolumeOptions;
 pub use outside::{DriverSettings, Outside};
 pub use remove::forget_beginning;
+pub use sharing::lease_of;
 pub use steps::Step;
 pub use volume::Volume;
 
@@ -60,6 +63,7 @@ struct Shared {
     settings: DriverSettings,
     outside: Arc<dyn Outside>,
     volumes: RwLock<BTreeMap<String, Arc<Volume>>>,
+    sharing: Option<sharing::Sharing>,
     /// Held while a volume gets or loses its name.
     naming: tokio::sync::Mutex<()>,
 }
@@ -79,7 +83,9 @@ impl Driver {
         for (name, folder) in layout.volumes()? {
             volumes.insert(name.clone(), Arc::new(Volume::open(&name, folder, &*outside)));
         }
+        let sharing = settings.shared_as.as_deref().map(|name| sharing::Sharing::open(state_dir, name)).transpose()?;
         let shared = Shared {
+            sharing,
             layout,
             state_dir: state_dir.to_owned(),
             settings,
@@ -89,6 +95,7 @@ impl Driver {
         };
         let driver = Driver { shared: Arc::new(shared) };
         driver.settle_notes();
+        driver.all().iter().for_each(|volume| driver.discard_stale(volume));
         Ok(driver)
     }
 
@@ -115,15 +122,10 @@ impl Driver {
         &*self.shared.outside
     }
 
-    /// Whether hosts share volumes with these options: all of them do or none, but for those whose content is on a server anyway.
-    fn is_shared(&self, options: &VolumeOptions) -> bool {
-        self.shared.settings.shared_as.is_some() && options.mount.is_none()
-    }
-
     /// Under what engine's name the snapshots of these volumes are stored.
     async fn engine_name(&self) -> Result<String, String> {
-        match &self.shared.settings.shared_as {
-            Some(name) => Ok(name.clone()),
+        match &self.shared.sharing {
+            Some(sharing) => Ok(sharing.name.clone()),
             None => self.outside().engine_name().await,
         }
     }

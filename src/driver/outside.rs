@@ -56,6 +56,8 @@ pub struct DriverSettings {
     pub ephemeral: Vec<String>,
     /// `guard.max_age`.
     pub max_age: Option<SignedDuration>,
+    /// How long a mount waits for a lease that another host holds.
+    pub lease_wait: std::time::Duration,
     /// The folder below which the engine looks for what is mounted, if it is not where the volumes are: in a plugin that the engine manages.
     pub publish: Option<std::path::PathBuf>,
 }
@@ -68,6 +70,8 @@ impl Default for DriverSettings {
             shared_as: None,
             ephemeral: Vec::new(),
             max_age: None,
+            // Less than engines wait: 120 s.
+            lease_wait: std::time::Duration::from_secs(100),
             publish: None,
         }
     }

@@ -89,7 +89,9 @@ impl Driver {
         self.outside().reached(Step::RemoveJudged);
         // Of the engine that the volume is on, whoever else shares it: undoing it is of use there.
         let engine = self.outside().engine_name().await.unwrap_or_default();
-        self.put_away(volume, &engine, found, keep)
+        self.put_away(volume, &engine, found, keep)?;
+        self.release(volume).await;
+        Ok(())
     }
 
     /// What is said of the content, and until when it is kept in the trash. Takes a snapshot if that is what makes it safe.
@@ -102,6 +104,14 @@ impl Driver {
         let labelled = lock(&volume.file).labels.get(judge::EPHEMERAL_LABEL).is_some_and(|value| value == "true");
         if labelled || ephemeral.matches(name.as_bytes()) {
             return Ok((Found::new(Verdict::Ephemeral, "it may be destroyed"), None));
+        }
+        let in_trash = || Some(Timestamp::now().checked_add(self.shared.settings.trash_keep).unwrap_or(Timestamp::MAX));
+        if self.sharing(&volume.options).is_some() && lock(&volume.file).holds().is_none() {
+            // The volume is another host's, and this is a copy of it.
+            return Ok(match lock(&volume.file).saved {
+                true => (Found::new(Verdict::Safe, "all of it is in a snapshot, and another host may have it"), None),
+                false => (Found::new(Verdict::AtRisk, "another host has the volume; this copy is kept"), in_trash()),
+            });
         }
         let found = self.judge(volume).await?;
         if found.verdict.is_fine() {
@@ -125,13 +135,13 @@ impl Driver {
                 }
             }
             OnRemove::Trash => {
-                let until = Timestamp::now().checked_add(self.shared.settings.trash_keep).unwrap_or(Timestamp::MAX);
-                Ok((found, Some(until)))
+                Ok((found, in_trash()))
             }
         }
     }
 
-    async fn judge(&self, volume: &Volume) -> Result<Found, String> {
+    /// What the content is compared with is the newest snapshot, whosever it is.
+    pub(super) async fn judge(&self, volume: &Volume) -> Result<Found, String> {
         let data = volume.data();
         // Nobody need be asked about nothing.
         if std::fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_none()) {
@@ -151,7 +161,7 @@ impl Driver {
     }
 
     /// Takes a snapshot, and waits for it as long as the engine waits. One that takes longer goes on, and the next attempt finds it.
-    async fn snapshot(&self, volume: &Arc<Volume>) -> Result<(), String> {
+    pub(super) async fn snapshot(&self, volume: &Arc<Volume>) -> Result<(), String> {
         let name = volume.name.clone();
         let kept = |why: String| {
             format!(
@@ -185,6 +195,7 @@ impl Driver {
             name: volume.name.clone(),
             kind: SourceKind::Volume,
             root: volume.data(),
+            lease: lock(&volume.file).holds(),
             docker: Some(DockerContext { volume: definition(volume), containers: Vec::new() }),
         })
     }
