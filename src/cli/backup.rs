@@ -210,7 +210,7 @@ async fn plan_path(ctx: &Context, path: &Path, name: &str) -> anyhow::Result<Pla
             Err(_) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
         },
     };
-    let source = Source { engine, name: name.to_owned(), kind: SourceKind::Path, root, docker: None };
+    let source = Source { engine, name: name.to_owned(), kind: SourceKind::Path, root, docker: None, lease: None };
     Ok(Plan { sources: vec![source], failures: Vec::new() })
 }
 
@@ -271,6 +271,7 @@ pub fn source_of(ctx: &Context, engine: &Engine, inventory: &Inventory, volume: 
         kind: SourceKind::Volume,
         root,
         docker: Some(DockerContext { volume: definition, containers }),
+        lease: None,
     }
 }
 
