@@ -212,7 +212,7 @@ async fn plan_path(ctx: &Context, path: &Path, name: &str) -> anyhow::Result<Pla
             Err(_) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
         },
     };
-    let source = Source { engine, name: name.to_owned(), kind: SourceKind::Path, root, docker: None };
+    let source = Source { engine, name: name.to_owned(), kind: SourceKind::Path, root, docker: None, lease: None };
     Ok(Plan { sources: vec![source], failures: Vec::new() })
 }
 
@@ -280,7 +280,7 @@ pub fn source_of(ctx: &Context, engine: &Engine, inventory: &Inventory, volume: 
     let containers = inventory.users_of(volume).into_iter().map(|c| c.raw.clone()).collect();
     Source {
         engine: open::source_engine(ctx, engine, &volume.driver),
-        lease: driver::lease_of(volume).ok().flatten().filter(|_| open::is_shared(ctx, &volume.driver)),
+        lease: if open::is_shared(ctx, &volume.driver) { driver::lease_of(volume).ok().flatten() } else { None },
         name: volume.name.clone(),
         kind: SourceKind::Volume,
         root,

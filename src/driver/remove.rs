@@ -134,9 +134,7 @@ impl Driver {
                     )),
                 }
             }
-            OnRemove::Trash => {
-                Ok((found, in_trash()))
-            }
+            OnRemove::Trash => Ok((found, in_trash())),
         }
     }
 

@@ -125,7 +125,8 @@ impl Driver {
 
     fn lost(&self, volume: &Volume, to: Option<Holder>) -> Result<(), String> {
         let to = to.map_or("nobody knows whom".to_owned(), |holder| holder.to_string());
-        let reason = format!("this host has lost its lease to {to}: what its containers write is no longer snapshotted");
+        let reason =
+            format!("this host has lost its lease to {to}: what its containers write is no longer snapshotted");
         self.outside().log(&format!("volume {}: {reason}", volume.name));
         volume.failed(&reason);
         volume.change(|file| file.give_back(false)).map_err(|e| e.to_string())
@@ -259,7 +260,9 @@ impl Driver {
     pub(super) async fn release(&self, volume: &Volume) {
         let (Some(sharing), Some(held)) = (self.sharing(&volume.options), lock(&volume.file).holds()) else { return };
         let released = match self.outside().repository().await {
-            Ok(repo) => Lease::resume(&repo, &sharing.name, &volume.name, held).release().await.map_err(|e| e.to_string()),
+            Ok(repo) => {
+                Lease::resume(&repo, &sharing.name, &volume.name, held).release().await.map_err(|e| e.to_string())
+            }
             Err(reason) => Err(reason),
         };
         if let Err(reason) = released {

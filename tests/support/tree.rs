@@ -281,7 +281,7 @@ impl Place {
     /// The source named `name`, whose content is in a folder of that name.
     pub fn source(&self, name: &str) -> Source {
         let root = self.path(&format!("sources/{name}"));
-        Source { engine: "engine".into(), name: name.into(), kind: SourceKind::Volume, root, docker: None }
+        Source { engine: "engine".into(), name: name.into(), kind: SourceKind::Volume, root, docker: None, lease: None }
     }
 
     /// Makes the source named `name`.
