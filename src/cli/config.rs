@@ -88,6 +88,12 @@ const SCHEMA: &[Key] = &[
         Expect::Text,
         "the name under which several hosts share the driver's volumes in one repository; the same on all of them",
     ),
+    key(
+        "plugin",
+        "lease_wait",
+        Expect::Duration,
+        "how long a mount waits for a volume that another host uses (default 100s)",
+    ),
     key("plugin", "socket", Expect::Path, "the plugin's socket (default /run/docker/plugins/voltool.sock)"),
     key(
         "trash",
@@ -153,6 +159,8 @@ pub struct Config {
 pub struct PluginSettings {
     /// `plugin.shared_as`: the name under which several hosts share them.
     pub shared_as: Option<String>,
+    /// `plugin.lease_wait`: how long a mount waits for a volume that another host uses.
+    pub lease_wait: Option<SignedDuration>,
     /// `plugin.socket`: where the plugin listens.
     pub socket: Option<PathBuf>,
     /// `trash.keep`: how long what was removed is kept.
@@ -420,6 +428,7 @@ impl Reader<'_> {
                     ("guard", "max_age") => config.guard.max_age = value,
                     ("guard", "grace") => config.guard.grace = value,
                     ("guard", _) => config.guard.timeout = value,
+                    ("plugin", _) => config.plugin.lease_wait = value,
                     ("trash", _) => config.plugin.trash_keep = value,
                     _ => config.audit_max_age = value,
                 }

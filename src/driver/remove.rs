@@ -108,7 +108,8 @@ impl Driver {
         let in_trash = || Some(Timestamp::now().checked_add(self.shared.settings.trash_keep).unwrap_or(Timestamp::MAX));
         if self.sharing(&volume.options).is_some() && lock(&volume.file).holds().is_none() {
             // The volume is another host's, and this is a copy of it.
-            return Ok(match lock(&volume.file).saved {
+            let saved = lock(&volume.file).saved;
+            return Ok(match saved {
                 true => (Found::new(Verdict::Safe, "all of it is in a snapshot, and another host may have it"), None),
                 false => (Found::new(Verdict::AtRisk, "another host has the volume; this copy is kept"), in_trash()),
             });
@@ -188,12 +189,14 @@ impl Driver {
 
     /// The volume as a source of snapshots.
     pub(super) async fn source(&self, volume: &Volume) -> Result<Source, String> {
+        let engine = self.engine_name().await?;
+        let lease = lock(&volume.file).holds();
         Ok(Source {
-            engine: self.engine_name().await?,
+            engine,
             name: volume.name.clone(),
             kind: SourceKind::Volume,
             root: volume.data(),
-            lease: lock(&volume.file).holds(),
+            lease,
             docker: Some(DockerContext { volume: definition(volume), containers: Vec::new() }),
         })
     }

@@ -171,13 +171,19 @@ impl Driver {
     async fn received(&self, volume: &Arc<Volume>, lease: &Lease, previous: Previous) -> Result<(), String> {
         let data = volume.data();
         let stale = matches!(previous, Previous::Another(_)) && data.exists();
-        if stale && lock(&volume.mounts).count() > 1 {
+        // Not what is counted: an engine that was killed has not said that uses have ended.
+        let writers = if stale { self.writers(volume).await } else { Ok(Vec::new()) };
+        if writers != Ok(Vec::new()) {
             // Best effort: whoever asks next finds that this host holds it, or does not.
             let _ = lease.release().await;
-            return Err(format!(
-                "containers on this host still use a copy of volume {} that another host has overtaken; stop them first",
-                volume.name
-            ));
+            return Err(match writers {
+                Ok(writers) => format!(
+                    "{} on this host still uses a copy of volume {} that another host has overtaken; stop it first",
+                    writers.join(", "),
+                    volume.name
+                ),
+                Err(e) => format!("nobody can say whether containers still use this host's copy: {e}"),
+            });
         }
         let held = lease.held();
         let noted = (|| {
@@ -202,6 +208,12 @@ impl Driver {
         // What is left of earlier holders is in nobody's way.
         let _ = lease.tidy().await;
         Ok(())
+    }
+
+    /// The containers that run on the volume.
+    async fn writers(&self, volume: &Volume) -> Result<Vec<String>, String> {
+        let users = self.outside().users(Some(&volume.name)).await?;
+        Ok(users.into_iter().filter(|user| user.running).map(|user| format!("container {}", user.name)).collect())
     }
 
     /// Moves a copy that was set aside into the trash: for good if all of it is in a snapshot, and to be kept if not.

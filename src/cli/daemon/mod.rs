@@ -84,7 +84,7 @@ fn settings(ctx: &Context, publish: Option<&Path>) -> DriverSettings {
         ephemeral: ctx.settings.guard.ephemeral.clone(),
         max_age: ctx.settings.guard.max_age,
         publish: publish.map(Path::to_owned),
-        ..defaults
+        lease_wait: ctx.settings.plugin.lease_wait.and_then(|wait| wait.try_into().ok()).unwrap_or(defaults.lease_wait),
     }
 }
 
