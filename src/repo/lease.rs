@@ -11,7 +11,7 @@
 //!    [`Lease::tidy`].
 //! 3. Give [`Lease::held`] to [`Source::lease`](crate::snapshot::Source::lease) of every backup. After a restart, [`Lease::resume`]
 //!    and [`Lease::check`].
-//! 4. [`Lease::release`], and keep [`Lease::held`] on disk: it is the `last` of the next [`Lease::acquire`].
+//! 4. Write to disk that it is given back, then [`Lease::release`]; and keep [`Lease::held`]: it is the `last` of the next [`Lease::acquire`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -315,8 +315,11 @@ impl Lease {
 
     /// Gives it back. Its objects stay, because the next epoch goes on from them. No backup may be under way.
     ///
+    /// From here on it must not be used, even if this fails: a PUT that is said to have failed may take effect later. So that it is to be given back
+    /// has to be on disk *before*.
+    ///
     /// # Errors
-    /// If the storage fails: then others may still see it as held, and it should be released again.
+    /// If the storage fails: then others may still see it as held, and it has to be released again.
     pub async fn release(&self) -> Result<()> {
         Ok(self.repo.store().put(&key(&self.prefix, self.held, Kind::Released), Bytes::new()).await?)
     }

@@ -41,6 +41,7 @@ MISTAKES = {
     "withdraw_by_delete": "a host that put that it holds, and may not, deletes what it put",
     "withdrawn_was_held": "who withdrew is taken for somebody who held and released",
     "release_by_delete": "who releases deletes its objects instead of adding one",
+    "resume_given_back": "a host goes on with a lease that it tried in vain to release",
     "no_check_after": "a commit is reported without a look at the leases after the record",
     "own_host_is_current": "a host takes its own copy for current if a claim of its own is the last one, whether on its disk or not",
     "clean_before_disk": "a host deletes what is lower before its own claim is on its disk",
@@ -51,15 +52,16 @@ MISTAKES = {
 # what each holder began with, the claim that was held last, the last one that was used, those that somebody asked to take over, those that a
 # restart left behind, how much may still go wrong, the hosts.
 World = namedtuple("World", "objects landing records forgotten reported began held used asked left takeovers restarts failures hosts")
-# `step` is what it does next; `over` is the claim that it takes over; `going` is what it deletes; `disk` is the claim that it has used last.
-Host = namedtuple("Host", "step attempt claim over going commits disk")
+# `step` is what it does next; `over` is the claim that it takes over; `going` is what it deletes; `disk` is the claim that it used
+# last, and `given` whether it has given that back.
+Host = namedtuple("Host", "step attempt claim over going commits disk given")
 
 NONE = frozenset()
 BELIEVE = {"disk", "clean", "begin", "own", "record", "postcheck"}
 
 
 def beginning(hosts, takeovers, restarts, failures):
-    hosts = (Host("look", 0, None, None, NONE, 0, None),) * hosts
+    hosts = (Host("look", 0, None, None, NONE, 0, None, False),) * hosts
     return World(NONE, NONE, NONE, NONE, NONE, NONE, None, None, NONE, NONE, takeovers, restarts, failures, hosts)
 
 
@@ -148,7 +150,7 @@ def host_steps(world, number, attempts, commits, mistake):
 
     def ended(me=me):
         step = "look" if me.attempt + 1 < attempts else "done"
-        return Host(step, me.attempt + 1, None, None, NONE, me.commits, me.disk)
+        return Host(step, me.attempt + 1, None, None, NONE, me.commits, me.disk, me.given)
 
     def put(what, kind, then, if_failed):
         thing = me.claim + (kind,)
@@ -157,7 +159,8 @@ def host_steps(world, number, attempts, commits, mistake):
             yield after("fails to put that it " + what, me._replace(step=if_failed), landing=world.landing | {thing}, failures=world.failures - 1)
 
     if world.restarts and me.claim and me.step != "done":
-        again = Host("resume" if me.disk else "look", me.attempt + 1, None, None, NONE, me.commits, me.disk)
+        goes_on = me.disk and (not me.given or mistake == "resume_given_back")
+        again = Host("resume" if goes_on else "look", me.attempt + 1, None, None, NONE, me.commits, me.disk, me.given)
         yield after("restarts", again, restarts=world.restarts - 1, left=world.left | {me.claim})
     if me.step == "resume":
         if standing(objects, me.disk, mistake):
@@ -197,15 +200,21 @@ def host_steps(world, number, attempts, commits, mistake):
         going = min(me.going)
         yield after("deletes %s" % (going,), me._replace(going=me.going - {going}), objects=objects - {going})
     elif me.step == "disk" or me.step == "clean" and me.disk != me.claim:
-        yield after("writes its claim to its disk", me._replace(step="clean", disk=me.claim), used=max(world.used or me.claim, me.claim))
+        yield after("writes its claim to its disk", me._replace(step="clean", disk=me.claim, given=False), used=max(world.used or me.claim, me.claim))
     elif me.step == "clean":
         yield after("reads which snapshots there are", me._replace(step="own"), began=world.began | {(me.claim[0], counting(world))})
     elif me.step == "own":
         if me.commits < commits:
             yield after("looks whether it still holds", me._replace(step="record" if standing(objects, me.claim, mistake) else "lost"))
+        yield after("writes to its disk that it gives the lease back", me._replace(step="release", given=True))
+    elif me.step == "release":
         mine = {o for o in objects if o[:3] == me.claim}
         gone = objects - mine if mistake == "release_by_delete" else objects | {me.claim + ("released",)}
         yield after("releases", ended(), objects=gone)
+        if world.failures:
+            thing = me.claim + ("released",)
+            # It has to be tried again; until then others see a holder.
+            yield after("fails to release", ended(), landing=world.landing | {thing}, failures=world.failures - 1, left=world.left | {me.claim})
     elif me.step == "record":
         record = (me.claim[0], number, me.commits)
         yield after("puts its record", me._replace(step="postcheck"), records=world.records | {record})
@@ -305,6 +314,7 @@ UNSAFE = {
     "withdraw_by_delete": (2, 2, 0, 0, 0, 1),
     "withdrawn_was_held": (2, 2, 0, 0, 0, 0),
     "release_by_delete": (2, 1, 0, 0, 0, 0),
+    "resume_given_back": (2, 2, 0, 0, 1, 1),
     "no_check_after": (2, 1, 1, 1, 0, 0),
     "own_host_is_current": (2, 2, 0, 1, 1, 0),
     "clean_before_disk": (2, 2, 0, 1, 1, 0),
