@@ -6,3 +6,5 @@ pub mod mount_url;
 pub mod name;
 pub mod options;
 pub mod policy;
+pub mod quota;
+pub mod tool;
