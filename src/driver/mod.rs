@@ -2,6 +2,7 @@
 //!
 //! Nothing here speaks HTTP: [`crate::plugin`] does, and asks.
 
+pub mod backing;
 pub mod mount_url;
 pub mod name;
 pub mod options;
