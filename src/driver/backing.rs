@@ -32,7 +32,7 @@ pub enum BackingError {
     #[error("cannot mount {url}: {source}")]
     Mount {
         /// What was to be mounted.
-        url: MountUrl,
+        url: Box<MountUrl>,
         /// What the helper said.
         source: ToolError,
     },
@@ -40,7 +40,7 @@ pub enum BackingError {
     #[error("cannot mount {url} at {}: {tool} ended without an error, but nothing is mounted", at.display())]
     Vanished {
         /// What was to be mounted.
-        url: MountUrl,
+        url: Box<MountUrl>,
         /// Where.
         at: PathBuf,
         /// The helper.
@@ -50,7 +50,7 @@ pub enum BackingError {
     #[error("{url} is mounted at {}, but cannot be used: {source}", at.display())]
     Dead {
         /// What is mounted.
-        url: MountUrl,
+        url: Box<MountUrl>,
         /// Where.
         at: PathBuf,
         /// What came of looking at it.
@@ -60,7 +60,7 @@ pub enum BackingError {
     #[error("cannot mount {url} at {}: {what}", at.display())]
     Occupied {
         /// What was to be mounted.
-        url: MountUrl,
+        url: Box<MountUrl>,
         /// Where.
         at: PathBuf,
         /// What is there.
@@ -70,7 +70,7 @@ pub enum BackingError {
     #[error("cannot mount {url}: there is no /dev/fuse")]
     NoFuse {
         /// What was to be mounted.
-        url: MountUrl,
+        url: Box<MountUrl>,
     },
     /// Unmounting failed, by force too.
     #[error("cannot unmount {}: {source}", at.display())]
@@ -148,10 +148,10 @@ impl Backing {
     /// Which helper is missing, and which package has it.
     pub fn check(&self) -> Result<()> {
         for (tool, package) in needs(self.url.helper) {
-            tool::require(tool, package).map_err(|source| BackingError::Mount { url: self.url.clone(), source })?;
+            tool::require(tool, package).map_err(|source| BackingError::Mount { url: self.boxed_url(), source })?;
         }
         if is_fuse(self.url.helper) && !Path::new("/dev/fuse").exists() {
-            return Err(BackingError::NoFuse { url: self.url.clone() });
+            return Err(BackingError::NoFuse { url: self.boxed_url() });
         }
         Ok(())
     }
@@ -192,12 +192,12 @@ impl Backing {
         let at = std::fs::canonicalize(at).map_err(|source| io_error("look at", at, source))?;
         let Argv { tool, package, args } = self.argv(&at);
         tool::run(tool, package, &args, limit)
-            .map_err(|source| BackingError::Mount { url: self.url.clone(), source })?;
+            .map_err(|source| BackingError::Mount { url: self.boxed_url(), source })?;
         // Some helpers go into the background before they have mounted anything.
         let end = Instant::now() + ANSWER;
         while !self.is_mounted(&at)? {
             if Instant::now() >= end {
-                return Err(BackingError::Vanished { url: self.url.clone(), at, tool });
+                return Err(BackingError::Vanished { url: self.boxed_url(), at, tool });
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -208,12 +208,17 @@ impl Backing {
         })
     }
 
+    /// For errors, which should be small.
+    fn boxed_url(&self) -> Box<MountUrl> {
+        Box::new(self.url.clone())
+    }
+
     fn dead(&self, at: &Path, source: ToolError) -> BackingError {
-        BackingError::Dead { url: self.url.clone(), at: at.to_owned(), source }
+        BackingError::Dead { url: self.boxed_url(), at: at.to_owned(), source }
     }
 
     fn occupied(&self, at: &Path, what: String) -> BackingError {
-        BackingError::Occupied { url: self.url.clone(), at: at.to_owned(), what }
+        BackingError::Occupied { url: self.boxed_url(), at: at.to_owned(), what }
     }
 
     /// Whether the table's line is what this mounts.

@@ -13,7 +13,8 @@
 //! 2^31; if the file system's report, `/etc/projid` or `/etc/projects` knows it, the next one is tried. It is kept nowhere but on
 //! the folder itself, from which it is read again: nothing can come to disagree with the file system.
 //!
-//! **What it is not.** On btrfs the limit belongs to the subvolume: a folder that is put in its place has none. Writing past a limit
+//! **What it is not.** ext4 does not limit processes with `CAP_SYS_RESOURCE`: root on the host, and containers with
+//! `--privileged`; others do not have it. On btrfs the limit belongs to the subvolume: a folder that is put in its place has none. Writing past a limit
 //! fails with `EDQUOT` on btrfs and ext4, with `ENOSPC` on XFS. Calls block for as long as the tools take.
 
 use std::collections::BTreeSet;
