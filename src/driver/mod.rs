@@ -9,6 +9,7 @@
 //! | [`mounts`], [`reconcile`] | who uses a volume: counted, and compared with the engine |
 //! | [`volume`] | one volume in memory |
 //! | [`create`], [`fill`], [`mount`], [`remove`], [`trash`] | what can happen to it |
+//! | [`quota`], [`backing`], [`tool`] | limits, content that is elsewhere, and the programs behind both |
 //! | [`sharing`] | volumes that several hosts use, one at a time |
 //! | [`facts`] | what is known of its content: for `docker volume inspect` |
 //! | [`outside`] | what the driver needs of the engine and the repository |
@@ -18,6 +19,7 @@
 //! uses it (asked anew before anything is removed), and what is still to be done, in a file that is written before it is begun. Whatever
 //! is interrupted is finished or taken back at the next start.
 
+pub mod backing;
 pub mod create;
 pub mod endpoints;
 pub mod facts;
@@ -30,10 +32,12 @@ pub mod name;
 pub mod options;
 pub mod outside;
 pub mod policy;
+pub mod quota;
 pub mod reconcile;
 pub mod remove;
 pub mod sharing;
 pub mod steps;
+pub mod tool;
 pub mod trash;
 pub mod volume;
 
