@@ -9,11 +9,15 @@ use crate::plugin::client;
 use crate::plugin::volumes::OWN_PREFIX;
 
 /// How long an answer may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Asks one of voltool's own questions. What the daemon refuses, and that it does not answer, is the error.
 pub(super) async fn ask(ctx: &Context, question: &str, body: Value) -> Result<Value, CliError> {
-    let (socket, endpoint) = (ctx.settings.plugin.socket().to_owned(), format!("{OWN_PREFIX}{question}"));
+    tell(ctx, &format!("{OWN_PREFIX}{question}"), body).await
+}
+
+async fn tell(ctx: &Context, endpoint: &str, body: Value) -> Result<Value, CliError> {
+    let (socket, endpoint) = (ctx.settings.plugin.socket().to_owned(), endpoint.to_owned());
     let told = tokio::task::spawn_blocking(move || client::tell(&socket, &endpoint, &body, LIMIT)).await;
     let answer = told.map_err(|e| CliError::failed(format!("the question to the daemon ended unexpectedly: {e}")))?;
     answer.map_err(|e| {
@@ -21,6 +25,19 @@ pub(super) async fn ask(ctx: &Context, question: &str, body: Value) -> Result<Va
         CliError::failed(format!("the daemon that keeps the volumes says no, or nothing, on {socket}: {e}"))
             .hint("'voltool plugin status' says whether it runs")
     })
+}
+
+/// The id under which a backup uses a volume: one at a time does, and a backup that was killed leaves only this one behind.
+const BACKUP: &str = "voltool-backup";
+
+/// Has a volume mounted whose content is elsewhere, so that it can be read.
+pub(super) async fn mount(ctx: &Context, volume: &str) -> Result<(), CliError> {
+    tell(ctx, "/VolumeDriver.Mount", json!({ "Name": volume, "ID": BACKUP })).await.map(drop)
+}
+
+/// The opposite.
+pub(super) async fn unmount(ctx: &Context, volume: &str) -> Result<(), CliError> {
+    tell(ctx, "/VolumeDriver.Unmount", json!({ "Name": volume, "ID": BACKUP })).await.map(drop)
 }
 
 /// Brings a volume back from the trash.

@@ -47,12 +47,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::inventory::{VolumeInfo, is_own_driver};
 
+pub use create::limit;
 pub use files::{FileError, Layout};
 pub use options::VolumeOptions;
 pub use outside::{DriverSettings, Outside};
 pub use remove::forget_beginning;
 pub use sharing::lease_of;
 pub use steps::Step;
+pub use trash::lift_limit;
 pub use volume::Volume;
 
 /// All volumes. Cheap to clone.

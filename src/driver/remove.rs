@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use super::files::Removed;
 use super::policy::OnRemove;
-use super::{Driver, Step, Volume, WHO, lock};
+use super::{Driver, Step, Volume, WHO, lock, mount};
 use crate::guard::content::{Content, Found};
 use crate::guard::undo::{Notes, Removal, RemovedVolume};
 use crate::guard::{RepositoryAccess, Verdict, judge};
@@ -99,6 +99,11 @@ impl Driver {
         let name = &volume.name;
         if volume.is_wanting() {
             return Ok((Found::new(Verdict::Empty, "what it was to hold was never restored"), None));
+        }
+        if volume.options.mount.is_some() {
+            // What is on the server is neither read nor touched. While it is mounted, the volume's folder must not be deleted.
+            mount::unmount_blocking(volume).await.map_err(|e| format!("volume {name} is kept: {e}"))?;
+            return Ok((Found::new(Verdict::Safe, "its content stays where it is"), None));
         }
         let ephemeral = Excludes::new(self.shared.settings.ephemeral.iter().cloned())?;
         let labelled = lock(&volume.file).labels.get(judge::EPHEMERAL_LABEL).is_some_and(|value| value == "true");
