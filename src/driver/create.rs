@@ -21,11 +21,15 @@ impl Driver {
     pub async fn create(&self, name: &str, options: BTreeMap<String, String>) -> Result<Arc<Volume>, String> {
         name::validate_name(name).map_err(|e| e.to_string())?;
         let parsed = VolumeOptions::parse(&options).map_err(|e| e.to_string())?;
+        if let Some(volume) = self.volume(name) {
+            return Ok(volume);
+        }
+        // The repository may take its time; who needs nothing of it does not wait for it.
+        let wanted = self.wanted(&parsed).await?;
         let one_at_a_time = self.shared.naming.lock().await;
         if let Some(volume) = self.volume(name) {
             return Ok(volume);
         }
-        let wanted = self.wanted(&parsed).await?;
         let volume = self.make(name, options, parsed, wanted).map_err(|e| format!("cannot make volume {name}: {e}"))?;
         drop(one_at_a_time);
         let begins_now = volume.options.from.is_some() && !volume.options.on_empty_restore;

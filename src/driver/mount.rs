@@ -38,6 +38,7 @@ impl Driver {
             }
         }
         using.keep();
+        volume.works();
         Ok(self.mountpoint(&volume))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
@@ -56,6 +57,9 @@ pub struct DriverSettings {
     pub ephemeral: Vec<String>,
     /// `guard.max_age`.
     pub max_age: Option<SignedDuration>,
+    /// How long a use that no running container accounts for is believed all the same. Between `Mount` and the moment at which the
+    /// container counts as running, other volumes may have to be restored.
+    pub quiet: Duration,
     /// The folder below which the engine looks for what is mounted, if it is not where the volumes are: in a plugin that the engine manages.
     pub publish: Option<std::path::PathBuf>,
 }
@@ -68,6 +72,7 @@ impl Default for DriverSettings {
             shared_as: None,
             ephemeral: Vec::new(),
             max_age: None,
+            quiet: Duration::from_secs(5 * 60),
             publish: None,
         }
     }

@@ -28,6 +28,10 @@ use crate::snapshot::{self, Excludes, Source};
 
 /// How long a removal may take a snapshot. Engines wait 60 s for it, and hold up `docker volume ls` meanwhile.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// How long all may take that has to be found out before a volume goes: an answer has to come before the engine gives up.
+const DECISION: Duration = Duration::from_secs(50);
+/// How long to wait for what follows from the end of the last use: mostly one question to the engine.
+const SETTLING: Duration = Duration::from_secs(5);
 /// The tag of such a snapshot.
 const TAG: &str = "before-removal";
 
@@ -41,19 +45,32 @@ impl Driver {
         if let Some(trouble) = &volume.trouble {
             return Err(format!("volume {name} is left as it is: {trouble}"));
         }
-        let Ok(_one_at_a_time) = volume.work.try_lock() else {
-            return Err(format!("volume {name} is being restored, or put away; try again in a while"));
-        };
-        if !lock(&volume.mounts).close() {
-            return Err(self.in_use(&volume).await);
+        let busy = || format!("volume {name} is being restored, or put away; try again in a while");
+        if volume.progress.now().is_some() {
+            return Err(busy());
         }
+        let Ok(_one_at_a_time) = tokio::time::timeout(SETTLING, volume.work.lock()).await else { return Err(busy()) };
+        let Some(closing) = self.close(&volume).await else { return Err(self.in_use(&volume).await) };
         let removed = self.remove_closed(&volume).await;
-        if let Err(reason) = &removed {
-            lock(&volume.mounts).open();
-            volume.failed(reason);
-            self.outside().log(&format!("volume {name} was not removed: {reason}"));
+        match &removed {
+            Ok(()) => closing.for_good(),
+            Err(reason) => {
+                volume.failed(reason);
+                self.outside().log(&format!("volume {name} was not removed: {reason}"));
+            }
         }
         removed
+    }
+
+    /// Lets nobody begin to use the volume any more, unless somebody does. What is counted may be out of date: then the engine is asked.
+    async fn close<'a>(&self, volume: &'a Arc<Volume>) -> Option<Closing<'a>> {
+        if !lock(&volume.mounts).close() {
+            self.compare_with_engine(volume).await;
+            if !lock(&volume.mounts).close() {
+                return None;
+            }
+        }
+        Some(Closing { volume })
     }
 
     async fn in_use(&self, volume: &Volume) -> String {
@@ -85,7 +102,14 @@ impl Driver {
             self.volumes_mut().remove(name);
             return Ok(());
         }
-        let (found, keep) = self.decide(volume).await?;
+        let decided = tokio::time::timeout(DECISION, self.decide(volume)).await;
+        let (found, keep) = decided.map_err(|_| {
+            format!(
+                "volume {name} is kept for now: whether what is in it exists elsewhere was not found out within {} s; \
+                 `voltool backup {name}` says more",
+                DECISION.as_secs()
+            )
+        })??;
         self.outside().reached(Step::RemoveJudged);
         self.put_away(volume, found, keep)
     }
@@ -93,7 +117,8 @@ impl Driver {
     /// What is said of the content, and until when it is kept in the trash. Takes a snapshot if that is what makes it safe.
     async fn decide(&self, volume: &Arc<Volume>) -> Result<(Found, Option<Timestamp>), String> {
         let name = &volume.name;
-        if volume.is_wanting() {
+        // One whose content has arrived, and which still says that it is wanted, has content all the same.
+        if volume.is_wanting() && !volume.data().exists() {
             return Ok((Found::new(Verdict::Empty, "what it was to hold was never restored"), None));
         }
         let ephemeral = Excludes::new(self.shared.settings.ephemeral.iter().cloned())?;
@@ -101,7 +126,15 @@ impl Driver {
         if labelled || ephemeral.matches(name.as_bytes()) {
             return Ok((Found::new(Verdict::Ephemeral, "it may be destroyed"), None));
         }
-        let found = self.judge(volume).await?;
+        // Nobody need be asked about nothing.
+        if std::fs::read_dir(volume.data()).is_ok_and(|mut entries| entries.next().is_none()) {
+            return Ok((Found::new(Verdict::Empty, "there is nothing in it"), None));
+        }
+        let repository = match self.outside().repository().await {
+            Ok(repo) => RepositoryAccess::Open(repo),
+            Err(why) => RepositoryAccess::Unavailable(why),
+        };
+        let found = self.judge(volume, &repository).await?;
         if found.verdict.is_fine() {
             return Ok((found, None));
         }
@@ -112,8 +145,8 @@ impl Driver {
                 found.reason
             )),
             OnRemove::Snapshot => {
-                self.snapshot(volume).await?;
-                let found = self.judge(volume).await?;
+                self.snapshot(volume, &repository).await?;
+                let found = self.judge(volume, &repository).await?;
                 match found.verdict.is_fine() {
                     true => Ok((found, None)),
                     false => Err(format!(
@@ -129,34 +162,28 @@ impl Driver {
         }
     }
 
-    async fn judge(&self, volume: &Volume) -> Result<Found, String> {
-        let data = volume.data();
-        // Nobody need be asked about nothing.
-        if std::fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_none()) {
-            return Ok(Found::new(Verdict::Empty, "there is nothing in it"));
-        }
-        let repository = match self.outside().repository().await {
-            Ok(repo) => RepositoryAccess::Open(repo),
-            Err(why) => RepositoryAccess::Unavailable(why),
-        };
+    async fn judge(&self, volume: &Volume, repository: &RepositoryAccess) -> Result<Found, String> {
         let content = Content {
             engine_name: &self.engine_name().await?,
-            repository: &repository,
+            repository,
             max_age: self.shared.settings.max_age,
             state_dir: &self.shared.state_dir,
         };
-        content.look(&volume.name, data, Timestamp::now()).await.map_err(|e| e.to_string())
+        content.look(&volume.name, volume.data(), Timestamp::now()).await.map_err(|e| e.to_string())
     }
 
     /// Takes a snapshot, and waits for it as long as the engine waits. One that takes longer goes on, and the next attempt finds it.
-    async fn snapshot(&self, volume: &Arc<Volume>) -> Result<(), String> {
+    async fn snapshot(&self, volume: &Arc<Volume>, repository: &RepositoryAccess) -> Result<(), String> {
         let name = volume.name.clone();
         let kept = |why: String| {
             format!(
                 "volume {name} is kept, because what is in it exists nowhere else and no snapshot could be taken: {why}"
             )
         };
-        let repo = self.outside().repository().await.map_err(kept)?;
+        let repo = match repository {
+            RepositoryAccess::Open(repo) => repo.clone(),
+            RepositoryAccess::Unavailable(why) => return Err(kept(why.clone())),
+        };
         let source = self.source(volume).await?;
         let mut options = self.outside().backup_options();
         options.tags.push(TAG.to_owned());
@@ -230,6 +257,24 @@ impl Driver {
         let driver = self.clone();
         tokio::task::spawn_blocking(move || driver.empty_trash());
         Ok(())
+    }
+}
+
+/// A volume that nobody may begin to use, as long as this is there: an engine that does not wait for the answer any more takes it along.
+struct Closing<'a> {
+    volume: &'a Volume,
+}
+
+impl Closing<'_> {
+    /// The volume has gone. Who has found it before that must not begin to use it.
+    fn for_good(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        lock(&self.volume.mounts).open();
     }
 }
 
