@@ -23,7 +23,7 @@ use crate::guard::content::{Content, Found};
 use crate::guard::undo::{Notes, Removal, RemovedVolume};
 use crate::guard::{RepositoryAccess, Verdict, judge};
 use crate::inventory::OWN_DRIVER;
-use crate::repo::{DockerContext, SourceKind, VolumeDefinition};
+use crate::repo::{DockerContext, Repository, SourceKind, VolumeDefinition};
 use crate::snapshot::{self, Excludes, Source};
 
 /// How long a removal may take a snapshot. Engines wait 60 s for it, and hold up `docker volume ls` meanwhile.
@@ -130,7 +130,7 @@ impl Driver {
         if std::fs::read_dir(volume.data()).is_ok_and(|mut entries| entries.next().is_none()) {
             return Ok((Found::new(Verdict::Empty, "there is nothing in it"), None));
         }
-        let repository = match self.outside().repository().await {
+        let repository = match self.repository_of_now().await {
             Ok(repo) => RepositoryAccess::Open(repo),
             Err(why) => RepositoryAccess::Unavailable(why),
         };
@@ -160,6 +160,14 @@ impl Driver {
                 Ok((found, Some(until)))
             }
         }
+    }
+
+    /// The repository with what others have stored a moment ago: a backup that has just been made counts.
+    async fn repository_of_now(&self) -> Result<Arc<Repository>, String> {
+        let repo = self.outside().repository().await?;
+        // What an index segment told is found in the packs when it is needed.
+        drop(repo.load_index().await.map_err(|e| e.to_string())?);
+        Ok(repo)
     }
 
     async fn judge(&self, volume: &Volume, repository: &RepositoryAccess) -> Result<Found, String> {

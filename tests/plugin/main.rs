@@ -3,5 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod engine;
 mod protocol;
 mod volumes;
+mod ways;
