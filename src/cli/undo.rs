@@ -159,7 +159,8 @@ async fn volume_back(ctx: &Context, guarded: &Guarded<'_>, removed: &RemovedVolu
         return Ok(());
     };
     let repo = guarded.repository()?;
-    let records = repo.snapshots_of(&guarded.judge.engine_name, name).await?.records;
+    let shared = ctx.settings.plugin.shared_as.as_deref().filter(|_| own);
+    let records = repo.snapshots_of(shared.unwrap_or(&guarded.judge.engine_name), name).await?.records;
     let record = records.iter().find(|record| record.id == *snapshot).ok_or_else(|| {
         CliError::failed(format!(
             "snapshot {snapshot}, which holds the content of volume {name}, is not in the repository"

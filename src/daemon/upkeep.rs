@@ -18,6 +18,10 @@ pub async fn run(driver: &Driver, stop: impl Future<Output = ()>) {
             tokio::time::sleep(RECONCILE).await;
         }
     };
+    let resume = async {
+        driver.resume().await;
+        std::future::pending::<()>().await;
+    };
     let look = async {
         loop {
             let trash = driver.clone();
@@ -31,5 +35,6 @@ pub async fn run(driver: &Driver, stop: impl Future<Output = ()>) {
         () = stop => {}
         () = reconcile => {}
         () = look => {}
+        () = resume => {}
     }
 }

@@ -32,8 +32,7 @@ impl Driver {
         }
         let volume = self.make(name, options, parsed, wanted).map_err(|e| format!("cannot make volume {name}: {e}"))?;
         drop(one_at_a_time);
-        let begins_now = volume.options.from.is_some() && !volume.options.on_empty_restore;
-        if begins_now && volume.is_wanting() {
+        if volume.options.begins_at_once() && volume.is_wanting() {
             self.fill_in_background(&volume);
         }
         self.outside().log(&format!("made volume {name}"));

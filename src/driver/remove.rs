@@ -111,7 +111,9 @@ impl Driver {
             )
         })??;
         self.outside().reached(Step::RemoveJudged);
-        self.put_away(volume, found, keep)
+        // The engine's own name, also where several share the snapshots: it is brought back here.
+        let engine = self.outside().engine_name().await?;
+        self.put_away(volume, &engine, found, keep)
     }
 
     /// What is said of the content, and until when it is kept in the trash. Takes a snapshot if that is what makes it safe.
@@ -223,10 +225,15 @@ impl Driver {
     }
 
     /// The volume goes: a note, a mark, a rename.
-    fn put_away(&self, volume: &Arc<Volume>, found: Found, keep_until: Option<Timestamp>) -> Result<(), String> {
+    fn put_away(
+        &self,
+        volume: &Arc<Volume>,
+        engine: &str,
+        found: Found,
+        keep_until: Option<Timestamp>,
+    ) -> Result<(), String> {
         let name = &volume.name;
-        let engine_name = found.compared.as_ref().map(|record| record.engine.clone());
-        let mut note = Removal::new(&engine_name.unwrap_or_default(), &format!("docker volume rm {name}"));
+        let mut note = Removal::new(engine, &format!("docker volume rm {name}"));
         note.volumes.push(RemovedVolume {
             definition: definition(volume),
             snapshot: found.compared.as_ref().map(|record| record.id.clone()),

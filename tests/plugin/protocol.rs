@@ -445,7 +445,7 @@ fn note_says(served: &Served, name: &str, trash: Option<&str>, in_snapshot: bool
     let of = |note: &&voltool::guard::undo::Removal| note.volumes.iter().any(|v| v.definition.name == name);
     let notes: Vec<_> = notes.iter().filter(of).collect();
     let [note] = notes.as_slice() else { panic!("{} notes of {name}", notes.len()) };
-    assert!(note.done && note.volumes.len() == 1);
+    assert!(note.done && note.volumes.len() == 1 && note.engine == crate::support::fake_outside::ENGINE);
     assert_eq!(note.volumes[0].trash.as_deref(), trash);
     assert_eq!(note.volumes[0].snapshot.is_some(), in_snapshot, "{name}");
 }

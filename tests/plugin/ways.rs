@@ -76,6 +76,24 @@ const WAYS: &[(&str, &str)] = &[
     ("the last consumer", "docker rm data; docker rm -v app"),
 ];
 
+/// What was never in a snapshot comes back too.
+#[test]
+fn the_trash_gives_back_what_was_never_stored() {
+    let host = PluginHost::new();
+    for (volume, options) in [("binned", &["on-remove=trash"][..]), ("empty", &[])] {
+        host.create(volume, options);
+        if volume == "binned" {
+            host.write(volume, "file", "precious");
+        }
+        host.docker(&["volume", "rm", volume]);
+        assert!(!host.folder(volume).exists());
+        host.voltool(&["undo", "latest"]).ok();
+        assert_eq!(host.docker(&["volume", "inspect", "--format", "{{.Driver}}", volume]), "voltool");
+    }
+    assert_eq!(host.read("binned", "file"), "precious");
+    assert!(host.host.backed_up().is_empty());
+}
+
 #[test]
 fn nine_ways_to_lose_data_with_nothing_but_the_driver() {
     let host = PluginHost::new();
