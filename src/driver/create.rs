@@ -92,6 +92,16 @@ pub(super) fn make_root(path: &Path, options: &VolumeOptions) -> Result<(), Stri
     set_root(path, options).map_err(failed)
 }
 
+/// Gives the root of an empty volume the owner and mode that were asked for, if any were: an engine that finds a folder in the image in
+/// that place gives an empty volume the owner and mode of that folder, after it has mounted it and before it starts the container.
+pub(super) fn set_empty_root(path: &Path, options: &VolumeOptions) -> std::io::Result<()> {
+    let asked = options.uid.is_some() || options.gid.is_some() || options.mode.is_some();
+    if asked && std::fs::read_dir(path)?.next().is_none() {
+        return set_root(path, options);
+    }
+    Ok(())
+}
+
 fn set_root(path: &Path, options: &VolumeOptions) -> std::io::Result<()> {
     if options.uid.is_some() || options.gid.is_some() {
         chown(path, options.uid, options.gid)?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Driver, Volume, lock};
+use super::{Driver, Volume, create, lock};
 
 /// How long a mount may wait for content. Engines give up after 120 s, and then never say that the mount has ended; podman after 5 s.
 const PATIENCE: Duration = Duration::from_secs(110);
@@ -59,7 +59,7 @@ impl Driver {
                 volume.name
             ));
         }
-        Ok(())
+        create::set_empty_root(&data, &volume.options).map_err(|e| format!("{}: {e}", data.display()))
     }
 
     /// Notes that a use has ended. An id that is not known is no error: engines send more than one, or none.

@@ -5,6 +5,7 @@ mod support;
 
 mod crash;
 mod engine;
+mod postgres;
 mod protocol;
 mod volumes;
 mod ways;

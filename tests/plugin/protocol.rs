@@ -82,6 +82,15 @@ fn answers_are_as_engines_need_them() {
     assert_eq!(served.ok("Get", &json!({"Name": "db"}))["Volume"]["CreatedAt"], volume["CreatedAt"]);
     assert_eq!(std::fs::metadata(served.data("db")).expect("there").permissions().mode() & 0o7777, 0o2770);
 
+    // An engine gives an empty volume the owner and mode of the folder that the image has in the place, before it mounts it again.
+    std::fs::set_permissions(served.data("db"), std::fs::Permissions::from_mode(0o755)).expect("set");
+    served.ok("Mount", &json!({"Name": "db", "ID": "1"}));
+    assert_eq!(std::fs::metadata(served.data("db")).expect("there").permissions().mode() & 0o7777, 0o2770);
+    std::fs::write(served.data("db").join("file"), "content").expect("written");
+    std::fs::set_permissions(served.data("db"), std::fs::Permissions::from_mode(0o711)).expect("set");
+    served.ok("Mount", &json!({"Name": "db", "ID": "1"}));
+    assert_eq!(std::fs::metadata(served.data("db")).expect("there").permissions().mode() & 0o7777, 0o711);
+
     let (status, capabilities) = served.ask("Capabilities", &json!({}));
     assert_eq!((status, capabilities), (200, json!({"Capabilities": {"Scope": "local"}})));
     // A use that nobody knows of ends without ado; a volume that nobody knows does not.
