@@ -21,6 +21,10 @@ pub async fn run(driver: &Driver, stop: impl Future<Output = ()>) {
             tokio::time::sleep(RECONCILE).await;
         }
     };
+    let resume = async {
+        driver.resume().await;
+        std::future::pending::<()>().await;
+    };
     let look = async {
         loop {
             let trash = driver.clone();
@@ -48,5 +52,6 @@ pub async fn run(driver: &Driver, stop: impl Future<Output = ()>) {
         () = stop => {}
         () = reconcile => {}
         () = look => {}
+        () = resume => {}
     }
 }

@@ -23,14 +23,18 @@ impl Driver {
     pub async fn create(&self, name: &str, options: BTreeMap<String, String>) -> Result<Arc<Volume>, String> {
         name::validate_name(name).map_err(|e| e.to_string())?;
         let parsed = VolumeOptions::parse(&options).map_err(|e| e.in_one_line())?;
-        let one_at_a_time = self.shared.naming.lock().await;
         if let Some(volume) = self.volume(name) {
             return Ok(volume);
         }
         if let Some(url) = &parsed.mount {
             Backing::new(url.clone()).check().map_err(|e| in_one_line(&e, e.hint()))?;
         }
+        // The repository may take its time; who needs nothing of it does not wait for it.
         let wanted = self.wanted(&parsed).await?;
+        let one_at_a_time = self.shared.naming.lock().await;
+        if let Some(volume) = self.volume(name) {
+            return Ok(volume);
+        }
         // The tools behind a limit take a while.
         let (driver, new) = (self.clone(), name.to_owned());
         let made = tokio::task::spawn_blocking(move || driver.make(&new, options, parsed, wanted)).await;
@@ -38,8 +42,7 @@ impl Driver {
             .unwrap_or_else(|e| Err(format!("it ended unexpectedly: {e}")))
             .map_err(|e| format!("cannot make volume {name}: {e}"))?;
         drop(one_at_a_time);
-        let begins_now = volume.options.from.is_some() && !volume.options.on_empty_restore;
-        if begins_now && volume.is_wanting() {
+        if volume.options.begins_at_once() && volume.is_wanting() {
             self.fill_in_background(&volume);
         }
         self.outside().log(&format!("made volume {name}"));
@@ -115,6 +118,16 @@ pub fn limit(path: &Path, size: u64) -> Result<(), QuotaError> {
 /// All that is to be said, for somebody who gets one line from the engine.
 pub(super) fn in_one_line(error: &dyn std::fmt::Display, hint: Option<String>) -> String {
     hint.map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
+}
+
+/// Gives the root of an empty volume the owner and mode that were asked for, if any were: an engine that finds a folder in the image in
+/// that place gives an empty volume the owner and mode of that folder, after it has mounted it and before it starts the container.
+pub(super) fn set_empty_root(path: &Path, options: &VolumeOptions) -> std::io::Result<()> {
+    let asked = options.uid.is_some() || options.gid.is_some() || options.mode.is_some();
+    if asked && std::fs::read_dir(path)?.next().is_none() {
+        return set_root(path, options);
+    }
+    Ok(())
 }
 
 fn set_root(path: &Path, options: &VolumeOptions) -> std::io::Result<()> {

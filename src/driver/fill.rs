@@ -4,10 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::files::{self, Wanted};
-use super::{Driver, Step, Volume, create, lock};
+use super::{Driver, Step, Volume, VolumeOptions, create, lock};
 use crate::repo::{Repository, SnapshotRecord};
 use crate::restore::{self, OwnerMap, Selection};
 use crate::snapshot;
+
+impl VolumeOptions {
+    /// Whether the content is restored as soon as the volume is made, rather than when it is mounted for the first time.
+    pub(super) fn begins_at_once(&self) -> bool {
+        self.from.is_some() && !self.on_empty_restore
+    }
+}
 
 impl Driver {
     /// Begins to fill the volume, and does not wait for it. What goes wrong is in its status.
@@ -18,6 +25,28 @@ impl Driver {
                 driver.outside().log(&format!("volume {}: {reason}", volume.name));
             }
         });
+    }
+
+    /// Goes on with what an earlier daemon has left half done: what is restored without being asked for is restored now, one after the other;
+    /// of anything else, what had arrived goes.
+    pub async fn resume(&self) {
+        for volume in self.all() {
+            if !volume.is_wanting() || volume.trouble.is_some() {
+                continue;
+            }
+            if volume.options.begins_at_once() {
+                if let Err(reason) = self.fill(&volume).await {
+                    self.outside().log(&format!("volume {}: {reason}", volume.name));
+                }
+                continue;
+            }
+            let _one_at_a_time = volume.work.lock().await;
+            if volume.is_wanting() {
+                let filling = files::filling(&volume.folder);
+                // What cannot be removed now is removed when it is restored.
+                let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(filling)).await;
+            }
+        }
     }
 
     /// Sees to it that the content that is wanted is there. Only one does it at a time; the others find it done.

@@ -79,7 +79,7 @@ const WHO: &str = "voltool";
 
 impl Driver {
     /// Finds the volumes that are there, and puts in order what an earlier daemon has left half done. What has to be restored is begun
-    /// again when it is mounted.
+    /// again by [`Driver::resume`], or when it is mounted.
     ///
     /// # Errors
     /// If the folders cannot be used. A single volume that cannot be understood is kept as it is, and says so.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::backing::{self, Backing, Unmounted};
 use super::create::in_one_line;
-use super::{Driver, Volume, lock};
+use super::{Driver, Volume, create, lock};
 
 /// How long a mount may wait for content. Engines give up after 120 s, and then never say that the mount has ended; podman after 5 s.
 const PATIENCE: Duration = Duration::from_secs(110);
@@ -42,6 +42,7 @@ impl Driver {
             }
         }
         using.keep();
+        volume.works();
         Ok(self.mountpoint(&volume))
     }
 
@@ -64,7 +65,7 @@ impl Driver {
                 volume.name
             ));
         }
-        Ok(())
+        create::set_empty_root(&data, &volume.options).map_err(|e| format!("{}: {e}", data.display()))
     }
 
     /// Notes that a use has ended. An id that is not known is no error: engines send more than one, or none.

@@ -2,15 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Driver, Volume, lock};
 use crate::docker::VolumeUser;
 use crate::inventory::is_own_driver;
-
-/// How long a use that no running container accounts for is believed all the same. Between `Mount` and the moment at which the container
-/// counts as running, other volumes may have to be restored.
-const QUIET: Duration = Duration::from_secs(5 * 60);
 
 impl Driver {
     /// Compares all volumes with the engine, and learns the labels that it knows. An engine that does not answer changes nothing.
@@ -19,7 +14,7 @@ impl Driver {
         let running = running(&users);
         for volume in self.all() {
             let now: &[String] = running.get(volume.name.as_str()).map_or(&[], Vec::as_slice);
-            if lock(&volume.mounts).reconcile(now, QUIET) {
+            if lock(&volume.mounts).reconcile(now, self.shared.settings.quiet) {
                 self.rest(&volume);
             }
         }
@@ -33,7 +28,7 @@ impl Driver {
         if let Ok(users) = self.outside().users(Some(&volume.name)).await {
             let running = running(&users);
             let now: &[String] = running.get(volume.name.as_str()).map_or(&[], Vec::as_slice);
-            lock(&volume.mounts).reconcile(now, QUIET);
+            lock(&volume.mounts).reconcile(now, self.shared.settings.quiet);
         }
     }
 
