@@ -10,9 +10,10 @@ use futures_util::StreamExt;
 use globset::Glob;
 use serde::Serialize;
 
+use super::plugin::daemon::Daemon;
 use super::snapshots::SnapshotRow;
 use super::ui::{Cell, Column, Table, format};
-use super::{CliError, Context, Kind, Outcome, open, own_driver};
+use super::{CliError, Context, Kind, Outcome, open};
 use crate::docker::Engine;
 use crate::driver;
 use crate::inventory::{self, AccessError, Inventory, VolumeInfo, is_own_driver, readable_root};
@@ -102,7 +103,7 @@ pub async fn run(ctx: &Context, args: BackupArgs) -> anyhow::Result<Outcome> {
     let mounted = plan.mounted.clone();
     let done = run_plan(ctx, args, plan, excludes).await;
     for volume in mounted {
-        if let Err(e) = own_driver::unmount(ctx, &volume).await {
+        if let Err(e) = Daemon::of(ctx).unmount(&volume).await {
             ctx.ui.warn(&e.message);
         }
     }
@@ -268,7 +269,7 @@ async fn plan_volumes(ctx: &Context, names: &[String]) -> anyhow::Result<Plan> {
         }
         if is_own_driver(&volume.driver) && volume.options.contains_key("mount") {
             // Its content is elsewhere, and the daemon knows how to get at it.
-            match own_driver::mount(ctx, &volume.name).await {
+            match Daemon::of(ctx).mount(&volume.name).await {
                 Ok(()) => plan.mounted.push(volume.name.clone()),
                 Err(e) => {
                     plan.failures.push(anyhow::Error::from(e).context(format!("backup of {} failed", volume.name)));

@@ -9,9 +9,10 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
+use super::plugin::daemon::Daemon;
 use super::snapshot_ref::{self, SnapshotRef};
 use super::ui::format;
-use super::{CliError, Context, Kind, Outcome, open, own_driver};
+use super::{CliError, Context, Kind, Outcome, open};
 use crate::docker::Engine;
 use crate::driver::{self, VolumeOptions};
 use crate::inventory::{Inventory, VolumeInfo, bound_folder, is_own_driver, readable_root};
@@ -221,7 +222,7 @@ pub(super) async fn to_volume(
     }
     if driver::is_to_be_restored(volume) {
         // Its driver would restore what it believes is wanted; this is what is wanted now.
-        own_driver::begin_empty(ctx, name).await?;
+        Daemon::of(ctx).begin_empty(name).await?;
     }
     // If this fails, a volume that was made here stays: its content is where only a container's start makes it visible.
     let root = readable_root(volume, engine)?;

@@ -45,6 +45,7 @@ impl Driver {
         if volume.options.begins_at_once() && volume.is_wanting() {
             self.fill_in_background(&volume);
         }
+        self.learn_soon();
         self.outside().log(&format!("made volume {name}"));
         Ok(volume)
     }

@@ -105,6 +105,9 @@ impl Driver {
             }
             status.insert("as_of".to_owned(), json!(found.at));
         }
+        if let Some(host) = &self.shared.settings.host_state_dir {
+            status.insert("content".to_owned(), json!(super::publish::content_below(host, &volume.name)));
+        }
         if let Some(origin) = &lock(&volume.file).origin {
             status.insert("restored_from".to_owned(), json!(origin));
         }

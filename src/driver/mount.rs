@@ -41,6 +41,7 @@ impl Driver {
                 ));
             }
         }
+        self.publish(&volume).inspect_err(|reason| volume.failed(reason))?;
         using.keep();
         volume.works();
         Ok(self.mountpoint(&volume))
@@ -48,7 +49,7 @@ impl Driver {
 
     /// Makes a volume ready to be used.
     async fn ready(&self, volume: &Arc<Volume>) -> Result<(), String> {
-        self.hold(volume).await?;
+        self.take_lease(volume).await?;
         if volume.is_wanting() {
             // A task of its own: it goes on when nobody waits for it any more.
             let (driver, filled) = (self.clone(), volume.clone());
@@ -89,6 +90,7 @@ impl Driver {
             // Counts can be wrong; the engine knows what runs.
             driver.compare_with_engine(&volume).await;
             if lock(&volume.mounts).is_empty() {
+                driver.withdraw(&volume);
                 driver.unmount_backing(&volume).await;
                 driver.give_back(&volume).await;
                 driver.look_again(&volume);
@@ -121,11 +123,6 @@ impl Driver {
                 volume.failed(&reason);
             }
         }
-    }
-
-    /// Where the content is, as engines are to be told.
-    pub(super) fn mountpoint(&self, volume: &Volume) -> PathBuf {
-        volume.data()
     }
 }
 

@@ -64,6 +64,8 @@ pub struct DriverSettings {
     pub quiet: Duration,
     /// The folder below which the engine looks for what is mounted, if it is not where the volumes are: in a plugin that the engine manages.
     pub publish: Option<std::path::PathBuf>,
+    /// The state folder's path on the host, for a plugin that the engine manages: with it, voltool on the host finds the content.
+    pub host_state_dir: Option<std::path::PathBuf>,
 }
 
 impl Default for DriverSettings {
@@ -78,6 +80,7 @@ impl Default for DriverSettings {
             lease_wait: Duration::from_secs(100),
             quiet: Duration::from_secs(5 * 60),
             publish: None,
+            host_state_dir: None,
         }
     }
 }

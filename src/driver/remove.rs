@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -24,7 +25,7 @@ use crate::guard::content::{Content, Found};
 use crate::guard::undo::{Notes, Removal, RemovedVolume};
 use crate::guard::{RepositoryAccess, Verdict, judge};
 use crate::inventory::OWN_DRIVER;
-use crate::repo::{DockerContext, Repository, SourceKind, VolumeDefinition};
+use crate::repo::{DockerContext, SourceKind, VolumeDefinition};
 use crate::snapshot::{self, Excludes, Source};
 
 /// How long a removal may take a snapshot. Engines wait 60 s for it, and hold up `docker volume ls` meanwhile.
@@ -45,6 +46,9 @@ impl Driver {
         let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
         if let Some(trouble) = &volume.trouble {
             return Err(format!("volume {name} is left as it is: {trouble}"));
+        }
+        if volume.held.swap(false, Ordering::SeqCst) {
+            return Err(format!("volume {name} stays, and the engine forgets what it knew of it"));
         }
         let busy = || format!("volume {name} is being restored, or put away; try again in a while");
         if volume.progress.now().is_some() {
@@ -98,6 +102,7 @@ impl Driver {
         if !users.is_empty() {
             return Err(format!("volume {name} belongs to {}, which `docker ps -a` lists", users.join(", ")));
         }
+        self.withdraw(volume);
         if lock(&volume.file).detached {
             // The engine is being made to forget it; the content stays where it is.
             self.volumes_mut().remove(name);

@@ -76,7 +76,7 @@ impl Driver {
     ///
     /// # Errors
     /// If another host holds it and goes on doing so, or the repository cannot be asked.
-    pub(super) async fn hold(&self, volume: &Arc<Volume>) -> Result<(), String> {
+    pub(super) async fn take_lease(&self, volume: &Arc<Volume>) -> Result<(), String> {
         let Some(sharing) = self.sharing(&volume.options) else { return Ok(()) };
         let _one_at_a_time = volume.work.lock().await;
         let repo = self.outside().repository().await?;

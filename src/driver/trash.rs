@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::files::{VolumeFile, data};
 use super::quota::Quota;
-use super::{Driver, Step, Volume, lock, name};
+use super::{Driver, Step, Volume, name};
 use crate::guard::undo::Notes;
 use crate::inventory::OWN_DRIVER;
 
@@ -87,23 +87,6 @@ impl Driver {
         self.volumes_mut().insert(volume.name.clone(), volume.clone());
         self.outside().log(&format!("volume {} is back from the trash", volume.name));
         Ok(volume)
-    }
-
-    /// How many volumes are in the trash.
-    pub fn in_trash(&self) -> usize {
-        self.shared.layout.discarded().map_or(0, |discarded| discarded.len())
-    }
-
-    /// Lets the engine forget a volume: its next `Remove` succeeds, and the content stays where it is.
-    ///
-    /// # Errors
-    /// If there is no such volume, or it is in use.
-    pub fn detach(&self, name: &str, detached: bool) -> Result<(), String> {
-        let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
-        if detached && !lock(&volume.mounts).is_empty() {
-            return Err(format!("volume {name} is in use"));
-        }
-        volume.change(|file| file.detached = detached).map_err(|e| e.to_string())
     }
 }
 

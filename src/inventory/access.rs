@@ -8,6 +8,7 @@
 //! | `local` with them, `tmpfs` | nowhere: memory is not persistent |
 //! | `local` with them, anything else (NFS, a block device …) | out of reach while no container uses the volume |
 //! | voltool's own with `mount=`, mounted now | in the mountpoint; otherwise out of reach (a backup has it mounted) |
+//! | voltool's own, managed by the engine | where it says in `Status` that it is on the host |
 //! | a plugin | in the mountpoint, if the plugin names one that exists here |
 //!
 //! In the last row but one the mountpoint exists and is empty: reading it would give a snapshot of nothing.
@@ -18,6 +19,9 @@ use std::path::{Path, PathBuf};
 use super::{VolumeInfo, is_own_driver};
 use crate::docker::Engine;
 use crate::mounts::mounted_at;
+
+/// What voltool's own driver keeps beside the content of each volume.
+const OWN_FILE: &str = "volume.json";
 
 /// Why a volume's content cannot be read. Each names the volume, and [`AccessError::hint`] says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -134,8 +138,11 @@ fn content_root(volume: &VolumeInfo, mounted: impl Fn(&Path) -> io::Result<bool>
         why: why.to_owned(),
     };
     // A plugin that the engine manages is known by an image reference. Its paths are those inside of its own file system; the
-    // same path on this machine is something else.
+    // same path on this machine is something else. voltool's own says where on the host it keeps the content (see `Inventory::scan`).
     if volume.driver.contains(':') {
+        if is_own_driver(&volume.driver) && mountpoint.parent().is_some_and(|folder| folder.join(OWN_FILE).is_file()) {
+            return Ok(mountpoint);
+        }
         return Err(no_path("keeps it where only the plugin itself can see it"));
     }
     if volume.mountpoint.is_empty() {
