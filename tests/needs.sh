@@ -30,8 +30,18 @@ need setfacl acl
 need setfattr attr
 need setcap libcap2-bin
 need mkfs.ext4 e2fsprogs
+need mkfs.xfs xfsprogs
+need mkfs.btrfs btrfs-progs
+need setquota quota
+need sshfs sshfs
+need fusermount3 fuse3
+# What ssh runs at the other end; not in PATH.
+if [ ! -x /usr/lib/openssh/sftp-server ]; then
+    packages="$packages openssh-sftp-server"
+fi
 need ip iproute2
 need ps procps
+need pg_lsclusters postgresql
 # The static one: it becomes the images of the private engines.
 if ! command -v busybox >/dev/null 2>&1 || ldd "$(command -v busybox)" >/dev/null 2>&1; then
     packages="$packages busybox-static"
@@ -52,6 +62,14 @@ install() {
     # Somebody else may be installing something: wait for them.
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$@" >&2
 }
+
+# A database in a container is wanted, and none of the machine's own.
+case $packages in
+*postgresql*)
+    echo 'create_main_cluster = false' | as_root sh -c 'mkdir -p /etc/postgresql-common/createcluster.d &&
+        cat >/etc/postgresql-common/createcluster.d/voltool-tests.conf'
+    ;;
+esac
 
 if [ -n "$packages" ]; then
     command -v apt-get >/dev/null 2>&1 || {

@@ -9,14 +9,16 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
+use super::plugin::daemon::Daemon;
 use super::snapshot_ref::{self, SnapshotRef};
 use super::ui::format;
 use super::{CliError, Context, Kind, Outcome, open};
 use crate::docker::Engine;
-use crate::inventory::{Inventory, VolumeInfo, bound_folder, readable_root};
+use crate::driver::{self, VolumeOptions};
+use crate::inventory::{Inventory, VolumeInfo, bound_folder, is_own_driver, readable_root};
 use crate::repo::{FileProblem, Monitor, Repository, SnapshotRecord, SourceKind, VolumeDefinition};
 use crate::restore::replace::{Replaced, Staging, is_empty};
-use crate::restore::{self, Restored, Selection};
+use crate::restore::{self, OwnerMap, Restored, Selection};
 use crate::snapshot;
 
 /// Bring a volume back
@@ -72,6 +74,13 @@ pub struct RestoreArgs {
     /// Take snapshots of the engine of this name; needed only where several engines have a volume of that name
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub engine: Option<String>,
+
+    /// Shift owners: INSIDE:OUTSIDE:COUNT, several separated by commas
+    ///
+    /// For engines with userns-remap, on which user 0 of a container is, say, user 100000 of the host: 0:100000:65536. Applied to users,
+    /// groups and the ids in ACLs alike; 100000:0:65536 is the way back. An id in no range is kept, and reported as a problem.
+    #[arg(long, value_name = "MAP")]
+    pub uid_map: Option<OwnerMap>,
 
     /// Print the result as JSON
     #[arg(long)]
@@ -174,10 +183,11 @@ async fn to_folder(
         std::fs::canonicalize(dir).map_err(|e| CliError::failed(format!("cannot read {}: {e}", dir.display())))?;
     // What is half done is taken away, also after a signal.
     ctx.interrupt.finish_yourself(true);
-    let result = fill(ctx, repo, record, &root, &dir.display().to_string(), args).await;
+    let shape = Shape { owners: args.uid_map.clone().unwrap_or_default(), limit: None };
+    let result = fill(ctx, repo, record, &root, &dir.display().to_string(), args, shape).await;
     let result = match result {
         Ok((row, replaced)) => {
-            discard(ctx, replaced);
+            discard(ctx, replaced, false);
             Ok(row)
         }
         Err(e) => {
@@ -210,6 +220,10 @@ pub(super) async fn to_volume(
     if made {
         make_bound_folder(ctx, volume, engine)?;
     }
+    if driver::is_to_be_restored(volume) {
+        // Its driver would restore what it believes is wanted; this is what is wanted now.
+        Daemon::of(ctx).begin_empty(name).await?;
+    }
     // If this fails, a volume that was made here stays: its content is where only a container's start makes it visible.
     let root = readable_root(volume, engine)?;
     // From here on something has to be put in order, also after a signal.
@@ -220,7 +234,10 @@ pub(super) async fn to_volume(
     }
     ctx.interrupt.finish_yourself(false);
     let row = result?;
-    let is_same = record.engine == open::engine_name(ctx, engine) && record.volume == name && args.path.is_empty();
+    let is_same = record.engine == open::source_engine(ctx, engine, &volume.driver)
+        && record.volume == name
+        && args.path.is_empty()
+        && args.uid_map.is_none();
     if is_same && row.problems.is_empty() {
         // Without this, all of it would count as changed until the next backup has read it.
         let source = super::backup::source_of(ctx, engine, &inventory, volume, root);
@@ -247,6 +264,12 @@ fn definition_for(record: &SnapshotRecord, name: &str) -> VolumeDefinition {
         definition.labels.retain(|label, _| !label.starts_with("com.docker."));
         if definition.driver == "local" {
             definition.options.clear();
+        }
+    }
+    if is_own_driver(&definition.driver) {
+        driver::forget_beginning(&mut definition.options);
+        if definition.name != name {
+            definition.options.remove("mount");
         }
     }
     definition
@@ -296,10 +319,12 @@ async fn into_volume(
             .hint(format!("--to {name}-restored restores beside it"))
             .into());
     }
+    let shape = Shape::of(volume, args)?;
+    let limited = shape.limit.is_some();
     let running: Vec<_> = inventory.users_of(volume).into_iter().filter(|c| c.is_running()).cloned().collect();
     if running.is_empty() {
-        let (row, replaced) = fill(ctx, repo, record, root, name, args).await?;
-        discard(ctx, replaced);
+        let (row, replaced) = fill(ctx, repo, record, root, name, args, shape).await?;
+        discard(ctx, replaced, limited);
         return Ok(row);
     }
     let names: Vec<&str> = running.iter().map(|c| c.name.as_str()).collect();
@@ -328,7 +353,7 @@ async fn into_volume(
     }
     let filled = match stop_failure {
         Some(e) => Err(e.into()),
-        None => fill(ctx, repo, record, root, name, args).await,
+        None => fill(ctx, repo, record, root, name, args, shape).await,
     };
     let mut not_started = Vec::new();
     for container in stopped.iter().rev() {
@@ -351,8 +376,29 @@ async fn into_volume(
             return Err(e.context(format!("containers were not started again: {}", not_started.join(", "))));
         }
     };
-    discard(ctx, replaced);
+    discard(ctx, replaced, limited);
     Ok(row)
+}
+
+/// What restored content has to look like.
+#[derive(Debug, Clone)]
+struct Shape {
+    /// What becomes of its owners.
+    owners: OwnerMap,
+    /// How much may be in it, in bytes.
+    limit: Option<u64>,
+}
+
+impl Shape {
+    /// What the command line says goes before what the volume's own options say.
+    fn of(volume: &VolumeInfo, args: &RestoreArgs) -> Result<Shape, CliError> {
+        let options = match is_own_driver(&volume.driver) {
+            true => VolumeOptions::parse(&volume.options)
+                .map_err(|e| CliError::failed(format!("volume {}: {e}", volume.name)))?,
+            false => VolumeOptions::default(),
+        };
+        Ok(Shape { owners: args.uid_map.clone().unwrap_or(options.uid_map), limit: options.size })
+    }
 }
 
 /// Restores beside `root`, verifies if something is to be replaced, and puts the result in the place of `root`. Whatever fails leaves `root`
@@ -364,6 +410,7 @@ async fn fill(
     root: &Path,
     target: &str,
     args: &RestoreArgs,
+    shape: Shape,
 ) -> anyhow::Result<(Row, Option<Replaced>)> {
     let had_content = !is_empty(root)?;
     if had_content && !args.replace {
@@ -377,7 +424,7 @@ async fn fill(
         let (repo, record, root) = (repo.clone(), record.clone(), root.to_owned());
         let (monitor, selection, cancelled) = (task.clone(), open::selection(&args.path), cancelled.clone());
         tokio::task::spawn_blocking(move || {
-            fill_blocking(&repo, &record, &root, &selection, had_content, &monitor, &cancelled)
+            fill_blocking(&repo, &record, &root, &selection, &shape, had_content, &monitor, &cancelled)
         })
     };
     let (restored, replaced) = tokio::select! {
@@ -414,21 +461,24 @@ async fn wait_and_cancel(ctx: &Context, cancelled: &AtomicBool) {
     tokio::time::sleep(std::time::Duration::from_secs(10)).await;
 }
 
+#[allow(clippy::too_many_arguments)]
 fn fill_blocking(
     repo: &Arc<Repository>,
     record: &SnapshotRecord,
     root: &Path,
     selection: &Selection,
+    shape: &Shape,
     had_content: bool,
     monitor: &dyn Monitor,
     cancelled: &AtomicBool,
 ) -> anyhow::Result<(Restored, Option<Replaced>)> {
+    let owners = &shape.owners;
     let staging = match Staging::beside(root) {
         Ok(staging) => staging,
         Err(e) if had_content => return Err(e.into()),
         // A mount point, or a parent that may not be written: an empty folder can be filled where it is.
         Err(_) => {
-            return match restore::to_dir(repo, record, root, selection, monitor, cancelled) {
+            return match restore::to_dir(repo, record, root, selection, owners, monitor, cancelled) {
                 Ok(restored) => Ok((restored, None)),
                 Err(e) => {
                     restore::replace::clear(root)?;
@@ -437,9 +487,15 @@ fn fill_blocking(
             };
         }
     };
+    if let Some(limit) = shape.limit {
+        driver::limit(staging.path(), limit).map_err(|e| {
+            let error = CliError::failed(&e);
+            e.hint().into_iter().fold(error, CliError::hint)
+        })?;
+    }
     // The new root looks like the old one if the snapshot does not say otherwise.
     restore::replace::copy_root_attributes(root, staging.path())?;
-    let restored = restore::to_dir(repo, record, staging.path(), selection, monitor, cancelled)?;
+    let restored = restore::to_dir(repo, record, staging.path(), selection, owners, monitor, cancelled)?;
     if had_content {
         if !restored.problems.is_empty() {
             let (path, reason) = &restored.problems[0];
@@ -453,7 +509,7 @@ fn fill_blocking(
                 .into());
         }
         if selection.is_all() {
-            let differences = restore::verify::verify(repo, record, staging.path(), cancelled)?;
+            let differences = restore::verify::verify(repo, record, staging.path(), owners, cancelled)?;
             if let Some(first) = differences.first() {
                 return Err(CliError::failed(format!(
                     "what was restored is not what the snapshot holds ({first}), so nothing was replaced"
@@ -469,9 +525,12 @@ fn fill_blocking(
 }
 
 /// The new content is proved; the old one goes.
-fn discard(ctx: &Context, replaced: Option<Replaced>) {
+fn discard(ctx: &Context, replaced: Option<Replaced>, limited: bool) {
     if let Some(replaced) = replaced {
         let old = replaced.old().to_owned();
+        if limited {
+            driver::lift_limit(&old);
+        }
         if let Err(e) = replaced.discard() {
             ctx.ui.warn(&format!("the old content is still in {}: {e}", old.display()));
         }

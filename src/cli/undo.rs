@@ -1,7 +1,5 @@
 //! `voltool undo`: what was removed through voltool, and back with it.
 
-use std::path::Path;
-
 use clap::Args;
 use jiff::Timestamp;
 
@@ -9,7 +7,7 @@ use super::guarded::{GuardOptions, Guarded};
 use super::plugin::daemon::Daemon;
 use super::restore::{self, RestoreArgs};
 use super::ui::{Cell, Column, Table, format};
-use super::{CliError, Context, Kind, Outcome};
+use super::{CliError, Context, Kind, Outcome, open};
 use crate::docker::{Engine, EngineErrorKind};
 use crate::guard::Verdict;
 use crate::guard::undo::{Notes, Removal, RemovedContainer, RemovedVolume, recreation};
@@ -100,7 +98,7 @@ async fn bring_back(
         if !removal.done && engine.volume(&volume.definition.name).await?.is_some() {
             ctx.ui.note(&format!("volume {} was not removed", volume.definition.name));
         } else {
-            volume_back(ctx, guarded, &removal.engine, volume).await?;
+            volume_back(ctx, guarded, volume).await?;
         }
         removal.volumes.remove(0);
         // What is back is not brought back a second time if something else fails now.
@@ -132,13 +130,7 @@ async fn bring_back(
     Ok(())
 }
 
-/// `engine`: under whose name the snapshots are, if the note says so.
-async fn volume_back(
-    ctx: &Context,
-    guarded: &Guarded<'_>,
-    engine: &str,
-    removed: &RemovedVolume,
-) -> anyhow::Result<()> {
+async fn volume_back(ctx: &Context, guarded: &Guarded<'_>, removed: &RemovedVolume) -> anyhow::Result<()> {
     let definition = &removed.definition;
     let name = &definition.name;
     let there = guarded.engine.volume(name).await?;
@@ -166,8 +158,8 @@ async fn volume_back(
         return Ok(());
     };
     let repo = guarded.repository()?;
-    let engine = if engine.is_empty() { guarded.judge.engine_name.as_str() } else { engine };
-    let records = repo.snapshots_of(engine, name).await?.records;
+    let records =
+        repo.snapshots_of(&open::source_engine(ctx, &guarded.engine, &definition.driver), name).await?.records;
     let record = records.iter().find(|record| record.id == *snapshot).ok_or_else(|| {
         CliError::failed(format!(
             "snapshot {snapshot}, which holds the content of volume {name}, is not in the repository"
@@ -177,13 +169,6 @@ async fn volume_back(
     if !exists {
         // From the note rather than from the snapshot: that is how it was when it was removed.
         guarded.engine.create_volume(name, &definition.driver, &definition.labels, &definition.options).await?;
-        // The engine's answer to that does not say where it is.
-        let made = guarded.engine.volume(name).await?;
-        if own && made.is_some_and(|made| !Path::new(&made.mountpoint).exists()) {
-            // Such as with on-empty=restore: the driver does it, and nobody can write into it before.
-            ctx.ui.note(&format!("volume {name} is back: its newest snapshot is restored when it is mounted"));
-            return Ok(());
-        }
     }
     restore::to_volume(ctx, repo, &guarded.engine, record, name, &RestoreArgs::default()).await.map_err(|e| {
         match super::error::judge(&e).kind {

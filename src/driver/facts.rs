@@ -43,7 +43,8 @@ impl Driver {
         let repo = self.outside().repository().await.ok();
         let mut due = Vec::new();
         for volume in self.all() {
-            if volume.is_wanting() || volume.trouble.is_some() {
+            // What is on a server is not walked for the sake of a number.
+            if volume.is_wanting() || volume.trouble.is_some() || volume.options.mount.is_some() {
                 continue;
             }
             let state = match (&repo, self.source(&volume).await) {

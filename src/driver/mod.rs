@@ -4,11 +4,13 @@
 //!
 //! | file | what is in it |
 //! | --- | --- |
-//! | [`name`], [`options`] | what a volume may be called, and what it can be |
+//! | [`name`], [`options`], [`policy`], [`mount_url`] | what a volume may be called, and what it can be |
 //! | [`files`], [`steps`] | what is on the disk, and what a crash leaves there |
 //! | [`mounts`], [`reconcile`] | who uses a volume: counted, and compared with the engine |
 //! | [`volume`] | one volume in memory |
 //! | [`create`], [`fill`], [`mount`], [`remove`], [`trash`] | what can happen to it |
+//! | [`quota`], [`backing`], [`tool`] | limits, content that is elsewhere, and the programs behind both |
+//! | [`sharing`] | volumes that several hosts use, one at a time |
 //! | [`detach`] | engines forget a volume, and its content stays |
 //! | [`facts`] | what is known of its content: for `docker volume inspect` |
 //! | [`publish`] | where engines look, if that is not where volumes are |
@@ -19,6 +21,7 @@
 //! uses it (asked anew before anything is removed), and what is still to be done, in a file that is written before it is begun. Whatever
 //! is interrupted is finished or taken back at the next start.
 
+pub mod backing;
 pub mod create;
 pub mod detach;
 pub mod endpoints;
@@ -26,14 +29,19 @@ pub mod facts;
 pub mod files;
 pub mod fill;
 pub mod mount;
+pub mod mount_url;
 pub mod mounts;
 pub mod name;
 pub mod options;
 pub mod outside;
+pub mod policy;
 pub mod publish;
+pub mod quota;
 pub mod reconcile;
 pub mod remove;
+pub mod sharing;
 pub mod steps;
+pub mod tool;
 pub mod trash;
 pub mod volume;
 
@@ -42,10 +50,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use crate::inventory::{VolumeInfo, is_own_driver};
+
+pub use create::limit;
 pub use files::{FileError, Layout};
 pub use options::VolumeOptions;
 pub use outside::{DriverSettings, Outside};
+pub use remove::forget_beginning;
+pub use sharing::lease_of;
 pub use steps::Step;
+pub use trash::lift_limit;
 pub use volume::Volume;
 
 /// All volumes. Cheap to clone.
@@ -60,6 +74,7 @@ struct Shared {
     settings: DriverSettings,
     outside: Arc<dyn Outside>,
     volumes: RwLock<BTreeMap<String, Arc<Volume>>>,
+    sharing: Option<sharing::Sharing>,
     /// Held while a volume gets or loses its name.
     naming: tokio::sync::Mutex<()>,
     /// The engine will be asked for labels in a moment.
@@ -71,7 +86,7 @@ const WHO: &str = "voltool";
 
 impl Driver {
     /// Finds the volumes that are there, and puts in order what an earlier daemon has left half done. What has to be restored is begun
-    /// again when it is mounted.
+    /// again by [`Driver::resume`], or when it is mounted.
     ///
     /// # Errors
     /// If the folders cannot be used. A single volume that cannot be understood is kept as it is, and says so.
@@ -81,7 +96,9 @@ impl Driver {
         for (name, folder) in layout.volumes()? {
             volumes.insert(name.clone(), Arc::new(Volume::open(&name, folder, &*outside)));
         }
+        let sharing = settings.shared_as.as_deref().map(|name| sharing::Sharing::open(state_dir, name)).transpose()?;
         let shared = Shared {
+            sharing,
             layout,
             state_dir: state_dir.to_owned(),
             settings,
@@ -92,6 +109,7 @@ impl Driver {
         };
         let driver = Driver { shared: Arc::new(shared) };
         driver.settle_notes();
+        driver.all().iter().for_each(|volume| driver.discard_stale(volume));
         // What an earlier daemon has mounted for the engine, and nobody uses any more.
         driver.all().iter().for_each(|volume| driver.withdraw(volume));
         Ok(driver)
@@ -122,11 +140,17 @@ impl Driver {
 
     /// Under what engine's name the snapshots of these volumes are stored.
     async fn engine_name(&self) -> Result<String, String> {
-        match &self.shared.settings.shared_as {
-            Some(name) => Ok(name.clone()),
+        match &self.shared.sharing {
+            Some(sharing) => Ok(sharing.name.clone()),
             None => self.outside().engine_name().await,
         }
     }
+}
+
+/// Whether a volume of this driver still waits for its content, as far as its file here says. Other volumes never do.
+pub fn is_to_be_restored(volume: &VolumeInfo) -> bool {
+    let folder = Path::new(&volume.mountpoint).parent().filter(|_| is_own_driver(&volume.driver));
+    folder.and_then(|folder| files::VolumeFile::read(folder).ok()).is_some_and(|file| file.wanted.is_some())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

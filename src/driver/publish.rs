@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use super::{Driver, Volume, lock};
-use crate::inventory::access::is_mount_point;
+use crate::mounts::mounted_at;
 
 impl Driver {
     /// Where engines are told that the content is.
@@ -48,7 +48,7 @@ impl Driver {
 
 fn bind(content: &Path, place: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o711).create(place)?;
-    if is_mount_point(place)? {
+    if mounted_at(place)?.is_some() {
         let (there, wanted) = (std::fs::metadata(place)?, std::fs::metadata(content)?);
         if (there.dev(), there.ino()) == (wanted.dev(), wanted.ino()) {
             return Ok(());
@@ -60,7 +60,7 @@ fn bind(content: &Path, place: &Path) -> io::Result<()> {
 }
 
 fn unbind(place: &Path) -> io::Result<()> {
-    while is_mount_point(place)? {
+    while mounted_at(place)?.is_some() {
         // Whoever still reads in it, such as a backup, finishes.
         unmount(place, UnmountFlags::DETACH)?;
     }

@@ -9,9 +9,6 @@ use super::{Driver, Volume, lock};
 use crate::docker::VolumeUser;
 use crate::inventory::is_own_driver;
 
-/// How long a use that no running container accounts for is believed all the same. Between `Mount` and the moment at which the container
-/// counts as running, other volumes may have to be restored.
-const QUIET: Duration = Duration::from_secs(5 * 60);
 /// How long after a volume was made its labels are asked for. Volumes are often made together, and removed by who knows whom.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -22,7 +19,7 @@ impl Driver {
         let running = running(&users);
         for volume in self.all() {
             let now: &[String] = running.get(volume.name.as_str()).map_or(&[], Vec::as_slice);
-            if lock(&volume.mounts).reconcile(now, QUIET) {
+            if lock(&volume.mounts).reconcile(now, self.shared.settings.quiet) {
                 self.rest(&volume);
             }
         }
@@ -36,7 +33,7 @@ impl Driver {
         if let Ok(users) = self.outside().users(Some(&volume.name)).await {
             let running = running(&users);
             let now: &[String] = running.get(volume.name.as_str()).map_or(&[], Vec::as_slice);
-            lock(&volume.mounts).reconcile(now, QUIET);
+            lock(&volume.mounts).reconcile(now, self.shared.settings.quiet);
         }
     }
 

@@ -9,8 +9,8 @@ pub enum Step {
     CreateWritten,
     /// Create: the volume is there; the engine was not answered. It asks again, and is told that it is there.
     CreateNamed,
-    /// Restore: part of the content is in `_filling`. It is removed, and the restore begins again at the next mount, or at once with
-    /// `from=`.
+    /// Restore: part of the content is in `_filling`. It is removed, and the restore begins again: at once with `from=`, else at the
+    /// next mount.
     FillBegun,
     /// Restore: all of it is in `_filling`. As before: it was not proved to be on the disk.
     FillWritten,

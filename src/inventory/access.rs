@@ -7,6 +7,7 @@
 //! | `local` with them, a bind mount | in the folder that is bound, whether or not it is mounted now |
 //! | `local` with them, `tmpfs` | nowhere: memory is not persistent |
 //! | `local` with them, anything else (NFS, a block device …) | out of reach while no container uses the volume |
+//! | voltool's own with `mount=`, mounted now | in the mountpoint; otherwise out of reach (a backup has it mounted) |
 //! | voltool's own, managed by the engine | where it says in `Status` that it is on the host |
 //! | a plugin | in the mountpoint, if the plugin names one that exists here |
 //!
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use super::{VolumeInfo, is_own_driver};
 use crate::docker::Engine;
+use crate::mounts::mounted_at;
 
 /// What voltool's own driver keeps beside the content of each volume.
 const OWN_FILE: &str = "volume.json";
@@ -117,7 +119,7 @@ pub fn readable_root(volume: &VolumeInfo, engine: &Engine) -> Result<PathBuf, Ac
             reason: reason.to_owned(),
         });
     }
-    let root = content_root(volume, is_mount_point)?;
+    let root = content_root(volume, |path| Ok(mounted_at(path)?.is_some()))?;
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied => AccessError::Denied { volume: volume.name.clone(), path: root.clone() },
         _ => AccessError::Unreadable { volume: volume.name.clone(), path: root.clone(), reason: reason_of(&error) },
@@ -150,7 +152,14 @@ fn content_root(volume: &VolumeInfo, mounted: impl Fn(&Path) -> io::Result<bool>
         return Err(no_path(&format!("says that it is at {:?}, which is no absolute path", volume.mountpoint)));
     }
     if volume.driver != "local" {
-        return Ok(mountpoint);
+        let elsewhere = volume.options.get("mount").filter(|_| is_own_driver(&volume.driver));
+        return match elsewhere {
+            // As below: an empty folder is not the content.
+            Some(url) if !mounted(&mountpoint).is_ok_and(|is| is) => {
+                Err(AccessError::NotMounted { volume: volume.name.clone(), what: url.clone() })
+            }
+            _ => Ok(mountpoint),
+        };
     }
     let option = |name: &str| volume.options.get(name).map(String::as_str).filter(|value| !value.is_empty());
     let (fstype, device, flags) = (option("type"), option("device"), option("o").unwrap_or_default());
@@ -194,45 +203,6 @@ fn reason_of(error: &io::Error) -> String {
         io::ErrorKind::NotADirectory => "it is no folder".to_owned(),
         _ => error.to_string(),
     }
-}
-
-/// Whether something is mounted at exactly this path, as this process sees it.
-///
-/// Asks the kernel's table of mounts: comparing device numbers with the parent's would miss a bind mount from the same file
-/// system.
-pub(crate) fn is_mount_point(path: &Path) -> io::Result<bool> {
-    // The table has no symbolic links in it, and the engine's data folder may well be one.
-    let real = match std::fs::canonicalize(path) {
-        Ok(real) => real,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let table = std::fs::read("/proc/self/mountinfo")?;
-    Ok(table.split(|byte| *byte == b'\n').any(|line| mount_point_of(line).is_some_and(|at| at == path_bytes(&real))))
-}
-
-fn path_bytes(path: &Path) -> &[u8] {
-    std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())
-}
-
-/// The fifth field of a line of mountinfo, in which space, tab, newline and backslash are written as octal numbers.
-fn mount_point_of(line: &[u8]) -> Option<Vec<u8>> {
-    let field = line.split(|byte| *byte == b' ').nth(4)?;
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, after)) = rest.split_first() {
-        match after {
-            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] if byte == b'\\' => {
-                out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = tail;
-            }
-            _ => {
-                out.push(byte);
-                rest = after;
-            }
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]

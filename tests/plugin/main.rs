@@ -3,4 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crash;
+mod engine;
+mod postgres;
+mod protocol;
+mod sharing;
 mod volumes;
+mod ways;

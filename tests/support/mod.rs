@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod engine;
+pub mod fake_outside;
 pub mod host;
 pub mod mem_s3;
 pub mod no_volumes;

@@ -83,9 +83,17 @@ fn settings(ctx: &Context, publish: Option<&Path>) -> DriverSettings {
         shared_as: ctx.settings.plugin.shared_as.clone(),
         ephemeral: ctx.settings.guard.ephemeral.clone(),
         max_age: ctx.settings.guard.max_age,
+        quiet: quiet().unwrap_or(defaults.quiet),
         publish: publish.map(Path::to_owned),
+        lease_wait: ctx.settings.plugin.lease_wait.and_then(|wait| wait.try_into().ok()).unwrap_or(defaults.lease_wait),
         host_state_dir: ctx.env.get("VOLTOOL_HOST_STATE_DIR").map(PathBuf::from),
     }
+}
+
+/// In builds for tests, a daemon can be told to believe less long in uses that nobody accounts for.
+fn quiet() -> Option<Duration> {
+    let seconds = std::env::var("VOLTOOL_TEST_QUIET").ok().filter(|_| cfg!(debug_assertions))?;
+    seconds.parse().ok().map(Duration::from_secs)
 }
 
 /// How long a decision may take.

@@ -28,7 +28,34 @@ pub(super) struct Outward {
     ctx: Context,
     engine: Mutex<Option<Engine>>,
     name: Mutex<Option<String>>,
-    repository: Mutex<Option<(Arc<Repository>, Instant)>>,
+    repository: Mutex<Kept>,
+}
+
+/// The repository, or why there is none.
+#[derive(Default)]
+struct Kept {
+    open: Option<(Arc<Repository>, Instant)>,
+    failed: Option<(String, Instant)>,
+}
+
+impl Kept {
+    /// Opens it, or looks for what others have added since.
+    async fn answer(&mut self, ctx: &Context) -> Result<Arc<Repository>, String> {
+        if let Some((repo, at)) = &mut self.open {
+            if at.elapsed() >= FRESH {
+                let damaged =
+                    within(REPOSITORY, "the repository", async { repo.load_index().await.map_err(|e| e.to_string()) });
+                // What an index segment told is found in the packs when it is needed.
+                drop(damaged.await?);
+                *at = Instant::now();
+            }
+            return Ok(repo.clone());
+        }
+        let opening = async { open::repository(ctx).await.map_err(|e| message(&e)) };
+        let repo = within(REPOSITORY, "the repository", opening).await?;
+        self.open = Some((repo.clone(), Instant::now()));
+        Ok(repo)
+    }
 }
 
 impl Outward {
@@ -106,21 +133,17 @@ impl Outside for Outward {
         if self.ctx.settings.repo.is_none() {
             return Err("no repository is configured ('voltool init' makes one)".to_owned());
         }
+        let asked = Instant::now();
         let mut kept = self.repository.lock().await;
-        if let Some((repo, at)) = &mut *kept {
-            if at.elapsed() >= FRESH {
-                let damaged =
-                    within(REPOSITORY, "the repository", async { repo.load_index().await.map_err(|e| e.to_string()) });
-                // What an index segment told is found in the packs when it is needed.
-                drop(damaged.await?);
-                *at = Instant::now();
-            }
-            return Ok(repo.clone());
+        // Who has waited for an attempt that failed need not wait for another one.
+        if let Some((why, at)) = &kept.failed
+            && *at >= asked
+        {
+            return Err(why.clone());
         }
-        let opening = async { open::repository(&self.ctx).await.map_err(|e| message(&e)) };
-        let repo = within(REPOSITORY, "the repository", opening).await?;
-        *kept = Some((repo.clone(), Instant::now()));
-        Ok(repo)
+        let answer = kept.answer(&self.ctx).await;
+        kept.failed = answer.as_ref().err().map(|why| (why.clone(), Instant::now()));
+        answer
     }
 
     async fn find(

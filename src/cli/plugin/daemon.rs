@@ -11,11 +11,13 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::{CliError, Context};
 use crate::driver::detach::Discarded;
-use crate::plugin::volumes::OWN_PREFIX;
+use crate::plugin::volumes::{OWN_PREFIX, PREFIX};
 use crate::plugin::{client, wire};
 
 /// How long an answer may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
+/// The id under which a backup uses a volume: a backup that was killed leaves only this one behind, and the next one ends it.
+const BACKUP: &str = "voltool-backup";
 
 /// The daemon, by its socket.
 #[derive(Debug, Clone)]
@@ -124,6 +126,46 @@ impl Daemon {
     /// If it does not answer, or has no such volume.
     pub async fn release(&self, name: &str) -> Result<(), CliError> {
         self.tell("Release", name).await.map_err(|e| CliError::failed(format!("cannot release volume {name}: {e}")))
+    }
+
+    /// Lets a volume begin empty that was to begin with a snapshot.
+    ///
+    /// # Errors
+    /// If it does not answer, or somebody uses the volume.
+    pub async fn begin_empty(&self, name: &str) -> Result<(), CliError> {
+        self.tell("BeginEmpty", name)
+            .await
+            .map_err(|e| CliError::failed(format!("cannot restore into volume {name}: {e}")))
+    }
+
+    /// Has it take the lease of a shared volume from another host. Returns from which, if from any.
+    ///
+    /// # Errors
+    /// If it does not answer, the volume is not shared, or the repository cannot be reached.
+    pub async fn take_over(&self, name: &str) -> Result<Option<String>, CliError> {
+        let taken = self.send(format!("{OWN_PREFIX}TakeOver"), json!({ "Name": name })).await;
+        let taken = taken.map_err(|e| CliError::failed(format!("cannot take over volume {name}: {e}")))?;
+        Ok(taken["From"].as_str().map(str::to_owned))
+    }
+
+    /// Has it mount a volume whose content is elsewhere, so that it can be read.
+    ///
+    /// # Errors
+    /// If it does not answer, or the content cannot be had.
+    pub async fn mount(&self, name: &str) -> Result<(), CliError> {
+        self.use_it("Mount", name).await.map_err(|e| CliError::failed(format!("cannot mount volume {name}: {e}")))
+    }
+
+    /// Says that nobody reads it any more.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn unmount(&self, name: &str) -> Result<(), CliError> {
+        self.use_it("Unmount", name).await.map_err(|e| CliError::failed(format!("cannot unmount volume {name}: {e}")))
+    }
+
+    async fn use_it(&self, call: &str, name: &str) -> io::Result<()> {
+        self.send(format!("{PREFIX}{call}"), json!({ "Name": name, "ID": BACKUP })).await.map(drop)
     }
 
     async fn tell(&self, what: &str, name: &str) -> io::Result<()> {

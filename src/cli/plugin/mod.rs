@@ -5,6 +5,7 @@ pub mod heal;
 pub mod install;
 pub mod known;
 pub mod status;
+pub mod take_over;
 pub mod uninstall;
 mod units;
 
@@ -26,6 +27,7 @@ pub struct PluginArgs {
 pub enum PluginVerb {
     Status(status::StatusArgs),
     Heal(heal::HealArgs),
+    TakeOver(take_over::TakeOverArgs),
     Install(install::InstallArgs),
     Uninstall(uninstall::UninstallArgs),
 }
@@ -35,6 +37,7 @@ pub async fn run(ctx: &Context, args: PluginArgs) -> anyhow::Result<Outcome> {
     match args.verb {
         PluginVerb::Status(args) => status::run(ctx, args).await,
         PluginVerb::Heal(args) => heal::run(ctx, args).await,
+        PluginVerb::TakeOver(args) => take_over::run(ctx, args).await,
         PluginVerb::Install(args) => install::run(ctx, args).await,
         PluginVerb::Uninstall(args) => uninstall::run(ctx, args).await,
     }
