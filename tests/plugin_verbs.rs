@@ -214,15 +214,22 @@ fn the_driver_goes_only_when_nothing_is_lost_by_it() {
     host.kill_daemon();
     host.voltool(&keep).fails(1, &["the daemon does not answer"]);
     host.start_daemon();
+    // Another driver's volume that has the name of one of ours is none of its business.
+    host.create("hidden", &["on-remove=refuse"]);
+    host.write("hidden", "file", "ours");
+    forget(&host, "hidden");
+    host.docker(&["volume", "create", "hidden"]);
 
     let gone = host.voltool(&keep);
     assert!(gone.err.contains("volume full is unknown to the engine now"), "{}", gone.err);
     assert!(gone.err.contains(host.data("full").to_str().expect("UTF-8")), "{}", gone.err);
     gone.ok();
-    assert_eq!(host.folders(), ["full"], "the empty one is gone");
+    assert_eq!(host.folders(), ["full", "hidden"], "the empty one is gone");
+    assert_eq!(host.read("hidden", "file"), "ours");
     assert_eq!(host.read("full", "file"), "data");
     assert!(is_empty(&units));
-    assert_eq!(host.docker(&["volume", "ls", "-q"]), "");
+    assert_eq!(host.docker(&["volume", "ls", "--format", "{{.Driver}} {{.Name}}"]), "local hidden");
+    host.docker(&["volume", "rm", "hidden"]);
     // The engine does not wait for a driver of which it knows nothing: its start would take 15 s for each volume.
     host.kill_daemon();
     host.host.engine.restart();

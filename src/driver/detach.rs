@@ -27,6 +27,9 @@ impl Driver {
     /// If there is no such volume, or it is in use.
     pub fn detach(&self, name: &str) -> Result<(), String> {
         let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
+        if let Some(trouble) = &volume.trouble {
+            return Err(format!("it is left as it is: {trouble}"));
+        }
         if !lock(&volume.mounts).is_empty() {
             return Err(format!("volume {name} is in use"));
         }
@@ -50,6 +53,9 @@ impl Driver {
                 volume
             }
         };
+        if let Some(trouble) = &volume.trouble {
+            return Err(format!("it is left as it is: {trouble}"));
+        }
         volume.change(|file| file.detached = false).map_err(|e| e.to_string())
     }
 

@@ -74,3 +74,45 @@ fn unbind(place: &Path) -> io::Result<()> {
 pub(super) fn content_below(state_dir: &Path, name: &str) -> PathBuf {
     state_dir.join("volumes").join(name).join(super::files::DATA)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Unmounts also when the test fails.
+    struct Place(PathBuf);
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = unbind(&self.0);
+        }
+    }
+
+    #[test]
+    fn content_is_bound_once_and_that_of_an_earlier_volume_gives_way() {
+        // Only root may mount.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let scratch = tempfile::tempdir().expect("a folder");
+        let (old, new) = (scratch.path().join("old"), scratch.path().join("new"));
+        for (folder, text) in [(&old, "old"), (&new, "new")] {
+            std::fs::create_dir(folder).expect("made");
+            std::fs::write(folder.join("file"), text).expect("written");
+        }
+        let place = Place(scratch.path().join("published/db"));
+        let read = || std::fs::read_to_string(place.0.join("file")).expect("there");
+        let count = || crate::mounts::mounts().expect("read").iter().filter(|mount| mount.at == place.0).count();
+        for _ in 0..2 {
+            bind(&old, &place.0).expect("bound");
+            assert_eq!((read().as_str(), count()), ("old", 1));
+        }
+        bind(&new, &place.0).expect("bound");
+        assert_eq!((read().as_str(), count()), ("new", 1));
+        for _ in 0..2 {
+            unbind(&place.0).expect("unbound");
+            assert!(!place.0.exists(), "neither the mount nor the folder is left");
+        }
+        assert!(new.join("file").exists());
+    }
+}

@@ -9,8 +9,9 @@ use super::install::folder;
 use super::known::{Known, known};
 use super::units::{self, Found, is_systemds, systemctl};
 use crate::cli::{CliError, Context, Kind, Outcome, open};
-use crate::docker::Engine;
+use crate::docker::{Engine, Volume};
 use crate::driver::files::DATA;
+use crate::driver::trash::lift_limit;
 use crate::inventory::is_own_driver;
 
 /// Take the driver away from the engine, and the daemon from systemd
@@ -59,38 +60,30 @@ async fn let_go(ctx: &Context, daemon: &Daemon, kept: &Kept, keep_data: bool) ->
     }
     let listed = engine.volumes().await?.volumes;
     refuse_if_used(&engine, kept).await?;
-    let holds_data = |volume: &&KeptVolume| !is_empty(&volume.folder.join(DATA));
+    // What is on a server is data too, though it stays there.
+    let holds_data =
+        |volume: &&KeptVolume| volume.options.contains_key("mount") || !is_empty(&volume.folder.join(DATA));
     let (full, empty): (Vec<&KeptVolume>, Vec<&KeptVolume>) = kept.volumes.iter().partition(holds_data);
     if !keep_data && !full.is_empty() {
         return Err(refusal(&full).into());
     }
-    for volume in empty.into_iter().chain(full) {
-        let KeptVolume { name, folder, .. } = volume;
-        let data = folder.join(DATA);
-        // Whether it was empty a moment ago does not matter any more: its folder is let go of, and removed only if it is.
-        daemon.detach(name).await?;
-        // Another driver's volume of that name is what the engine would remove; of ours it knows nothing then.
-        if !matches!(known(volume, &listed), Known::Shadowed(_))
-            && let Err(e) = engine.remove_volume(name).await
-        {
-            daemon.attach(name).await?;
-            return Err(e.into());
+    for volume in &empty {
+        forget(daemon, &engine, volume, &listed).await?;
+        if let Err(e) = remove_empty(volume) {
+            // Somebody has written into it.
+            daemon.attach(&volume.name).await?;
+            return Err(CliError::failed(format!("cannot remove {}: {e}", volume.folder.display())).into());
         }
-        let gone = match std::fs::remove_dir(&data) {
-            Ok(()) => true,
-            Err(e) => e.kind() == std::io::ErrorKind::NotFound,
-        };
-        if gone {
-            // Only voltool's own notes on it are left.
-            std::fs::remove_dir_all(folder)
-                .map_err(|e| CliError::failed(format!("cannot remove {}: {e}", folder.display())))?;
-            ctx.ui.note(&format!("volume {name} is removed: there was nothing in it"));
-        } else {
-            ctx.ui.note(&format!(
-                "volume {name} is unknown to the engine now, and its content stays in {}",
-                data.display()
-            ));
-        }
+        ctx.ui.note(&format!("volume {} is removed: there was nothing in it", volume.name));
+    }
+    for volume in &full {
+        forget(daemon, &engine, volume, &listed).await?;
+        let data = volume.folder.join(DATA);
+        ctx.ui.note(&format!(
+            "volume {} is unknown to the engine now, and its content stays in {}",
+            volume.name,
+            volume.options.get("mount").cloned().unwrap_or_else(|| data.display().to_string())
+        ));
     }
     if !kept.trash.is_empty() {
         ctx.ui.warn(&format!(
@@ -99,6 +92,33 @@ async fn let_go(ctx: &Context, daemon: &Daemon, kept: &Kept, keep_data: bool) ->
         ));
     }
     Ok(())
+}
+
+/// Makes the engine forget a volume, and leaves its folder as it is.
+async fn forget(daemon: &Daemon, engine: &Engine, volume: &KeptVolume, listed: &[Volume]) -> anyhow::Result<()> {
+    daemon.detach(&volume.name).await?;
+    // Another driver's volume of that name is what the engine would remove; of ours it knows nothing then.
+    if matches!(known(volume, listed), Known::Shadowed(_)) {
+        return Ok(());
+    }
+    if let Err(e) = engine.remove_volume(&volume.name).await {
+        daemon.attach(&volume.name).await?;
+        return Err(e.into());
+    }
+    Ok(())
+}
+
+/// Removes a folder that the daemon has let go of. Fails if there is something in it by now.
+fn remove_empty(volume: &KeptVolume) -> std::io::Result<()> {
+    let data = volume.folder.join(DATA);
+    if volume.options.contains_key("size") && data.exists() {
+        lift_limit(&data);
+    }
+    match std::fs::remove_dir(&data) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        // Only voltool's own notes on it are left.
+        _ => std::fs::remove_dir_all(&volume.folder),
+    }
 }
 
 async fn refuse_if_used(engine: &Engine, kept: &Kept) -> anyhow::Result<()> {
