@@ -110,6 +110,8 @@ fn containers_that_the_engine_gave_up_on_are_started() {
     for name in ["always", "unless", "stopped", "no"] {
         assert!(!host.host.is_running(name), "{name}");
     }
+    // Somebody tried this one by hand; nobody wants it to be started again.
+    assert!(host.fails(&["start", "no"]).contains("has lost its folder"));
     let dry = host.voltool(&["plugin", "heal", "--dry-run"]);
     assert!(dry.err.contains("would start container always") && !host.host.is_running("always"), "{}", dry.err);
     host.voltool(&["plugin", "heal"]).fails_plainly(1, &["container always does not start", "has lost its folder"]);
