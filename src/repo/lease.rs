@@ -415,20 +415,24 @@ impl Request {
 
         let held = async {
             self.put(mine, Kind::Held, object).await?;
-            self.view().await
+            let seen = self.view().await?;
+            if !seen.is_highest(mine) {
+                return Ok(None);
+            }
+            self.must_list(&seen, mine, Kind::Held)?;
+            self.previous(&seen, mine).await.map(Some)
         };
-        let seen = match held.await {
-            Ok(seen) if seen.is_highest(mine) => seen,
+        match held.await {
+            Ok(Some(previous)) => {
+                let (repo, prefix, volume) = (self.repo.clone(), self.prefix.clone(), self.volume.clone());
+                Ok(Some(Acquired::Held(Lease { repo, prefix, volume, held: mine }, previous)))
+            }
             result => {
                 // Deleting would not do: a PUT that was said to have failed may still take effect later.
                 let withdrawn = self.put(mine, Kind::Withdrawn, Bytes::new()).await;
-                return result.and(withdrawn).map(|()| None);
+                result.and(withdrawn).map(|()| None)
             }
-        };
-        self.must_list(&seen, mine, Kind::Held)?;
-        let previous = self.previous(&seen, mine).await?;
-        let (repo, prefix, volume) = (self.repo.clone(), self.prefix.clone(), self.volume.clone());
-        Ok(Some(Acquired::Held(Lease { repo, prefix, volume, held: mine }, previous)))
+        }
     }
 
     async fn view(&self) -> Result<View> {
