@@ -42,7 +42,9 @@ impl Repository {
             })
             .collect();
         let mut found = Snapshots::default();
-        let mut results = futures_util::stream::iter(keys.iter().map(|key| self.record(key))).buffered(PARALLEL);
+        // Each with its own key: with borrowed ones the compiler does not see that a task of a daemon may run this.
+        let records = keys.into_iter().map(|key| async move { self.record(&key).await });
+        let mut results = futures_util::stream::iter(records).buffered(PARALLEL);
         while let Some(result) = results.next().await {
             match result {
                 Ok(Some(record)) => found.records.push(Arc::new(record)),

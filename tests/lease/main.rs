@@ -499,3 +499,24 @@ async fn heartbeats_are_seen() {
     down.store(0, Ordering::SeqCst);
     assert_eq!(observer.look(&repo, one.id).await.unwrap(), Duration::ZERO);
 }
+
+/// A daemon runs all of it in tasks.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_can_be_spawned() {
+    let place = Place::with_repository(false).await;
+    let root = place.plant("a", 2).root;
+    let (repo, one, mut source, options) = (place.open().await, host("one"), place.source("a"), place.options("state"));
+    let task = tokio::spawn(async move {
+        let Acquired::Held(lease, _) = Lease::acquire(&repo, "engine", "a", &one, None).await? else { return Ok(0) };
+        lease.tidy().await?;
+        Heartbeat::new(one.id).beat(&repo).await?;
+        Observer::new().look(&repo, one.id).await?;
+        source.lease = Some(lease.held());
+        snapshot::backup(&repo, &source, &options, Arc::new(())).await?;
+        lease.ensure().await?;
+        lease.release().await?;
+        Ok::<_, RepoError>(repo.snapshots_of("engine", "a").await?.records.len())
+    });
+    assert!(root.exists());
+    assert_eq!(task.await.unwrap().unwrap(), 1);
+}
