@@ -618,13 +618,14 @@ def select(repository, wanted, engine):
         if damage:
             damaged.append((session, damage))
         elif limit is None or moments(record["time"])[0] <= limit:
-            fitting.append((moments(record["time"])[0], session, record))
+            fitting.append((record.get("lease", 0), moments(record["time"])[0], session, record))
         else:
             first_later = min(first_later, session)
     if not fitting:
         raise Fail("; ".join(damage for _, damage in damaged) or "no snapshot of %r is meant by %r" % (volume, which),
                    hint="restore.py --list shows all of them")
-    _, session, record = max(fitting, key=lambda f: f[:2])
+    # Of a volume that several hosts used, the later lease has the newer snapshots, whatever the clocks say.
+    _, _, session, record = max(fitting, key=lambda f: f[:3])
     newer = [damage for other, damage in damaged if session < other < first_later]
     if newer:
         raise Fail("a newer snapshot is damaged: %s" % "; ".join(newer), hint="to take the one before, ask for %s@%s" % (volume, session))
@@ -864,9 +865,9 @@ def show(repository, wanted, engine):
                 note(damage)
                 good = False
             elif engine in (None, record["engine"]) and wanted in (None, record["volume"]):
-                rows.append((record["volume"], record["engine"], moments(record["time"])[0], session, record))
+                rows.append((record["volume"], record["engine"], record.get("lease", 0), moments(record["time"])[0], session, record))
     print("%-26s  %-20s  %10s  %15s  %s" % ("SNAPSHOT", "TIME", "FILES", "BYTES", "VOLUME (ENGINE)"))
-    for volume, name, _, session, record in sorted(rows, key=lambda row: row[:4]):
+    for volume, name, _, _, session, record in sorted(rows, key=lambda row: row[:5]):
         print("%-26s  %-20s  %10d  %15d  %s (%s)" % (session, record["time"][:19] + "Z", record["files"], record["bytes"], volume, name))
     return 0 if good else 1
 

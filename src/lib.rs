@@ -5,6 +5,8 @@
 //!
 //! | module | its one job |
 //! | --- | --- |
+//! | [`mounts`] | what is mounted where |
+//! | [`units`] | sizes and durations as people write them |
 //! | [`store`] | objects: a local directory, S3, and fakes for tests |
 //! | [`repo`] | the repository format on top of `store` (see `docs/format.md`) |
 //! | [`snapshot`] | from a volume to a snapshot |
@@ -26,8 +28,10 @@ pub mod docker;
 pub mod driver;
 pub mod guard;
 pub mod inventory;
+pub mod mounts;
 pub mod plugin;
 pub mod repo;
 pub mod restore;
 pub mod snapshot;
 pub mod store;
+pub mod units;

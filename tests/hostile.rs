@@ -77,9 +77,10 @@ impl Hostile {
             excludes: Vec::new(),
             tool: "hostile".into(),
             docker: None,
+            lease: None,
         };
         let source = self.repo.keys().source_name("engine", "v");
-        match session.commit(&source, record).await.unwrap() {
+        match session.commit(&source, record, None).await.unwrap() {
             Commit::Committed(record) => *record,
             Commit::Fenced => panic!("nobody fences"),
         }

@@ -30,6 +30,15 @@ need setfacl acl
 need setfattr attr
 need setcap libcap2-bin
 need mkfs.ext4 e2fsprogs
+need mkfs.xfs xfsprogs
+need mkfs.btrfs btrfs-progs
+need setquota quota
+need sshfs sshfs
+need fusermount3 fuse3
+# What ssh runs at the other end; not in PATH.
+if [ ! -x /usr/lib/openssh/sftp-server ]; then
+    packages="$packages openssh-sftp-server"
+fi
 need ip iproute2
 need ps procps
 need pg_lsclusters postgresql

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::evidence::ScheduledPrune;
+pub use crate::mounts::{MountPoint, mount_of};
 
 /// Where cron's tables are.
 const CRON: &[&str] = &[
@@ -34,19 +35,6 @@ const UNITS: &[&str] = &[
 /// The longest file that is read as a table, script or unit, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// One mounted file system.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MountPoint {
-    /// Where it is.
-    pub at: PathBuf,
-    /// Its type: `ext4`, `nfs4`, `fuse.sshfs` …
-    pub fstype: String,
-    /// What is mounted.
-    pub source: String,
-    /// Its own options, separated by commas.
-    pub options: String,
-}
-
 /// Reads the kernel's table of mounts. Below another root than `/` it is that of the machine's first process: with a root of its own,
 /// this process has a table of its own.
 ///
@@ -54,33 +42,7 @@ pub struct MountPoint {
 /// If it cannot be read.
 pub fn mounts(root: &Path) -> io::Result<Vec<MountPoint>> {
     let table = if root == Path::new("/") { "proc/self/mountinfo" } else { "proc/1/mountinfo" };
-    let text = std::fs::read(root.join(table))?;
-    Ok(text.split(|byte| *byte == b'\n').filter_map(mount_point).collect())
-}
-
-/// Reads one line: `36 35 98:0 /root /mount rw,noatime master:1 - ext4 /dev/root rw`.
-fn mount_point(line: &[u8]) -> Option<MountPoint> {
-    let line = String::from_utf8_lossy(line);
-    let (front, back) = line.split_once(" - ")?;
-    let mut back = back.split(' ');
-    Some(MountPoint {
-        at: PathBuf::from(unescaped(front.split(' ').nth(4)?)),
-        fstype: back.next()?.to_owned(),
-        source: unescaped(back.next()?),
-        options: back.next().unwrap_or_default().to_owned(),
-    })
-}
-
-/// Space, tab, newline and backslash are written as octal numbers.
-fn unescaped(field: &str) -> String {
-    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    escapes.iter().fold(field.to_owned(), |text, (from, to)| text.replace(from, to))
-}
-
-/// The file system that a path is on, by the table alone: asking the path could hang.
-pub fn mount_of<'a>(path: &Path, mounts: &'a [MountPoint]) -> Option<&'a MountPoint> {
-    // Of two at the same place the later one covers the earlier one.
-    mounts.iter().filter(|mount| path.starts_with(&mount.at)).max_by_key(|mount| mount.at.components().count())
+    crate::mounts::read(&root.join(table))
 }
 
 /// The user ids in `/etc/passwd`.

@@ -7,13 +7,13 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::ui::{Tone, format};
-use super::units::parse_size;
 use super::{CliError, Context, Kind, Outcome, open};
 use crate::audit::evidence::Limits;
 use crate::audit::gather::Snapshots;
 use crate::audit::{self, CHECKS, Finding, Level, ObjectType, Skipped};
 use crate::docker::Engine;
 use crate::snapshot::Excludes;
+use crate::units::parse_size;
 
 /// Look for storage traps
 ///
@@ -163,8 +163,9 @@ async fn snapshots(ctx: &Context, engine: &Engine) -> (Snapshots, Option<anyhow:
     match records.await {
         Ok((records, _)) => {
             let name = open::engine_name(ctx, engine);
+            let shared = ctx.settings.plugin.shared_as.as_ref();
             // Oldest first: the last one of a volume stays.
-            let of_engine = records.iter().filter(|record| record.engine == name);
+            let of_engine = records.iter().filter(|record| record.engine == name || Some(&record.engine) == shared);
             (Snapshots::Known(of_engine.map(|record| (record.volume.clone(), record.time)).collect()), None)
         }
         Err(failure) => {

@@ -14,6 +14,7 @@ use super::snapshots::SnapshotRow;
 use super::ui::{Cell, Column, Table, format};
 use super::{CliError, Context, Kind, Outcome, open};
 use crate::docker::Engine;
+use crate::driver;
 use crate::inventory::{self, AccessError, Inventory, VolumeInfo, readable_root};
 use crate::repo::{DockerContext, RepoError, Repository, SourceKind, VolumeDefinition};
 use crate::snapshot::{self, Backup, BackupOptions, ByteBudget, DEFAULT_LEVEL, Excludes, Source};
@@ -211,7 +212,7 @@ async fn plan_path(ctx: &Context, path: &Path, name: &str) -> anyhow::Result<Pla
             Err(_) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
         },
     };
-    let source = Source { engine, name: name.to_owned(), kind: SourceKind::Path, root, docker: None };
+    let source = Source { engine, name: name.to_owned(), kind: SourceKind::Path, root, docker: None, lease: None };
     Ok(Plan { sources: vec![source], failures: Vec::new() })
 }
 
@@ -246,10 +247,21 @@ async fn plan_volumes(ctx: &Context, names: &[String]) -> anyhow::Result<Plan> {
         }
     }
     for volume in chosen {
+        if open::is_shared(ctx, &volume.driver)
+            && let Err(why) = driver::lease_of(volume)
+        {
+            ctx.ui.note(&format!("{} is left out: {why}, so its snapshots are another host's to take", volume.name));
+            continue;
+        }
         match readable_root(volume, &engine) {
             Ok(root) => plan.sources.push(source_of(ctx, &engine, &inventory, volume, root)),
             // There is nothing in it that could be lost; only who names it is told that this is a failure.
             Err(e @ AccessError::Memory { .. }) if names.is_empty() => ctx.ui.detail(&e.to_string()),
+            // It has had no content yet; what it is to hold is in the repository already.
+            Err(_) if driver::is_to_be_restored(volume) => {
+                let why = format!("volume {} is left out: what it is to hold has not been restored yet", volume.name);
+                if names.is_empty() { ctx.ui.detail(&why) } else { ctx.ui.warn(&why) }
+            }
             Err(e) => plan.failures.push(e.into()),
         }
     }
@@ -267,7 +279,8 @@ pub fn source_of(ctx: &Context, engine: &Engine, inventory: &Inventory, volume: 
     };
     let containers = inventory.users_of(volume).into_iter().map(|c| c.raw.clone()).collect();
     Source {
-        engine: open::engine_name(ctx, engine),
+        engine: open::source_engine(ctx, engine, &volume.driver),
+        lease: if open::is_shared(ctx, &volume.driver) { driver::lease_of(volume).ok().flatten() } else { None },
         name: volume.name.clone(),
         kind: SourceKind::Volume,
         root,

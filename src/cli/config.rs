@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use jiff::SignedDuration;
 use toml_edit::{Document, DocumentMut, Item, TableLike, Value};
 
-use super::units::{check_memory, parse_duration, parse_size};
+use super::units::check_memory;
 use crate::store::S3Options;
+use crate::units::{parse_duration, parse_size};
 
 /// What a key holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +88,12 @@ const SCHEMA: &[Key] = &[
         Expect::Text,
         "the name under which several hosts share the driver's volumes in one repository; the same on all of them",
     ),
+    key(
+        "plugin",
+        "lease_wait",
+        Expect::Duration,
+        "how long a mount waits for a volume that another host uses (default 100s)",
+    ),
     key("plugin", "socket", Expect::Path, "the plugin's socket (default /run/docker/plugins/voltool.sock)"),
     key(
         "trash",
@@ -152,6 +159,8 @@ pub struct Config {
 pub struct PluginSettings {
     /// `plugin.shared_as`: the name under which several hosts share them.
     pub shared_as: Option<String>,
+    /// `plugin.lease_wait`: how long a mount waits for a volume that another host uses.
+    pub lease_wait: Option<SignedDuration>,
     /// `plugin.socket`: where the plugin listens.
     pub socket: Option<PathBuf>,
     /// `trash.keep`: how long what was removed is kept.
@@ -419,6 +428,7 @@ impl Reader<'_> {
                     ("guard", "max_age") => config.guard.max_age = value,
                     ("guard", "grace") => config.guard.grace = value,
                     ("guard", _) => config.guard.timeout = value,
+                    ("plugin", _) => config.plugin.lease_wait = value,
                     ("trash", _) => config.plugin.trash_keep = value,
                     _ => config.audit_max_age = value,
                 }

@@ -132,7 +132,9 @@ fn saving_into_a_file_that_is_wrong_changes_nothing() {
 
 #[test]
 fn the_example_holds_every_key_and_is_valid() {
-    let example = include_str!("../../examples/config.toml").replace("\n#passphrase_file", "\npassphrase_file");
+    let example = include_str!("../../examples/config.toml")
+        .replace("\n#passphrase_file", "\npassphrase_file")
+        .replace("\n#shared_as", "\nshared_as");
     let document: DocumentMut = example.parse().expect("TOML");
     for key in SCHEMA {
         let table = if key.table.is_empty() { document.as_item() } else { &document[key.table] };

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::ui::{Cell, Column, Table, Tone, format};
 use super::{CliError, Context, Outcome, open};
 use crate::docker::Engine;
+use crate::driver;
 use crate::inventory::catalog::Use;
 use crate::inventory::{AccessError, Inventory, Kind, VolumeInfo, readable_root};
 use crate::repo::{Keys, Repository, SnapshotRecord};
@@ -132,7 +133,7 @@ async fn look(
     records: &[Arc<SnapshotRecord>],
     why_none: &str,
 ) -> anyhow::Result<Row> {
-    let name = open::engine_name(ctx, engine);
+    let name = open::source_engine(ctx, engine, &volume.driver);
     let newest = records.iter().rfind(|r| r.engine == name && r.volume == volume.name);
     let mut row = Row {
         volume: volume.clone(),
@@ -155,6 +156,11 @@ async fn look(
         Err(e @ AccessError::Memory { .. }) => {
             row.at_risk = false;
             row.reason = e.to_string();
+            return Ok(row);
+        }
+        Err(_) if driver::is_to_be_restored(volume) => {
+            row.at_risk = false;
+            row.reason = "to be restored when it is mounted".to_owned();
             return Ok(row);
         }
         Err(e) => {

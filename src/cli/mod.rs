@@ -34,6 +34,7 @@ pub mod ls;
 pub mod man;
 mod markdown;
 pub mod open;
+mod own_driver;
 pub mod plan_view;
 pub mod prune;
 pub mod restore;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::snapshot_ref::{SelectError, SnapshotRef};
 use super::{CliError, Context};
 use crate::docker::{ConnectOptions, Engine};
-use crate::inventory::{Catalog, Inventory, catalog};
+use crate::inventory::{Catalog, Inventory, catalog, is_own_driver};
 use crate::repo::{Repository, SnapshotRecord};
 use crate::store::Store;
 
@@ -76,6 +76,17 @@ pub fn note(catalog: &Catalog, engine: &Engine, inventory: &Inventory, at: Times
 /// What the engine is called in snapshots.
 pub fn engine_name(ctx: &Context, engine: &Engine) -> String {
     ctx.settings.engine_name.clone().unwrap_or_else(|| engine.info().name.clone())
+}
+
+/// Under which engine's name the snapshots of a volume of that driver are stored: volumes that hosts share belong to none of them.
+pub fn source_engine(ctx: &Context, engine: &Engine, driver: &str) -> String {
+    let shared = ctx.settings.plugin.shared_as.as_ref().filter(|_| is_own_driver(driver));
+    shared.cloned().unwrap_or_else(|| engine_name(ctx, engine))
+}
+
+/// Whether hosts share the volumes of that driver.
+pub fn is_shared(ctx: &Context, driver: &str) -> bool {
+    ctx.settings.plugin.shared_as.is_some() && is_own_driver(driver)
 }
 
 /// Every snapshot that counts; damaged records are named and otherwise in nobody's way.

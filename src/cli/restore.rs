@@ -11,12 +11,13 @@ use serde::Serialize;
 
 use super::snapshot_ref::{self, SnapshotRef};
 use super::ui::format;
-use super::{CliError, Context, Kind, Outcome, open};
+use super::{CliError, Context, Kind, Outcome, open, own_driver};
 use crate::docker::Engine;
-use crate::inventory::{Inventory, VolumeInfo, bound_folder, readable_root};
+use crate::driver;
+use crate::inventory::{Inventory, VolumeInfo, bound_folder, is_own_driver, readable_root};
 use crate::repo::{FileProblem, Monitor, Repository, SnapshotRecord, SourceKind, VolumeDefinition};
 use crate::restore::replace::{Replaced, Staging, is_empty};
-use crate::restore::{self, Restored, Selection};
+use crate::restore::{self, OwnerMap, Restored, Selection};
 use crate::snapshot;
 
 /// Bring a volume back
@@ -72,6 +73,13 @@ pub struct RestoreArgs {
     /// Take snapshots of the engine of this name; needed only where several engines have a volume of that name
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub engine: Option<String>,
+
+    /// Shift owners: INSIDE:OUTSIDE:COUNT, several separated by commas
+    ///
+    /// For engines with userns-remap, on which user 0 of a container is, say, user 100000 of the host: 0:100000:65536. Applied to users,
+    /// groups and the ids in ACLs alike; 100000:0:65536 is the way back. An id in no range is kept, and reported as a problem.
+    #[arg(long, value_name = "MAP")]
+    pub uid_map: Option<OwnerMap>,
 
     /// Print the result as JSON
     #[arg(long)]
@@ -210,6 +218,10 @@ pub(super) async fn to_volume(
     if made {
         make_bound_folder(ctx, volume, engine)?;
     }
+    if driver::is_to_be_restored(volume) {
+        // Its driver would restore what it believes is wanted; this is what is wanted now.
+        own_driver::begin_empty(ctx, name).await?;
+    }
     // If this fails, a volume that was made here stays: its content is where only a container's start makes it visible.
     let root = readable_root(volume, engine)?;
     // From here on something has to be put in order, also after a signal.
@@ -220,7 +232,10 @@ pub(super) async fn to_volume(
     }
     ctx.interrupt.finish_yourself(false);
     let row = result?;
-    let is_same = record.engine == open::engine_name(ctx, engine) && record.volume == name && args.path.is_empty();
+    let is_same = record.engine == open::source_engine(ctx, engine, &volume.driver)
+        && record.volume == name
+        && args.path.is_empty()
+        && args.uid_map.is_none();
     if is_same && row.problems.is_empty() {
         // Without this, all of it would count as changed until the next backup has read it.
         let source = super::backup::source_of(ctx, engine, &inventory, volume, root);
@@ -247,6 +262,12 @@ fn definition_for(record: &SnapshotRecord, name: &str) -> VolumeDefinition {
         definition.labels.retain(|label, _| !label.starts_with("com.docker."));
         if definition.driver == "local" {
             definition.options.clear();
+        }
+    }
+    if is_own_driver(&definition.driver) {
+        driver::forget_beginning(&mut definition.options);
+        if definition.name != name {
+            definition.options.remove("mount");
         }
     }
     definition
@@ -376,8 +397,9 @@ async fn fill(
     let job = {
         let (repo, record, root) = (repo.clone(), record.clone(), root.to_owned());
         let (monitor, selection, cancelled) = (task.clone(), open::selection(&args.path), cancelled.clone());
+        let owners = args.uid_map.clone().unwrap_or_default();
         tokio::task::spawn_blocking(move || {
-            fill_blocking(&repo, &record, &root, &selection, had_content, &monitor, &cancelled)
+            fill_blocking(&repo, &record, &root, &selection, &owners, had_content, &monitor, &cancelled)
         })
     };
     let (restored, replaced) = tokio::select! {
@@ -414,11 +436,13 @@ async fn wait_and_cancel(ctx: &Context, cancelled: &AtomicBool) {
     tokio::time::sleep(std::time::Duration::from_secs(10)).await;
 }
 
+#[allow(clippy::too_many_arguments)]
 fn fill_blocking(
     repo: &Arc<Repository>,
     record: &SnapshotRecord,
     root: &Path,
     selection: &Selection,
+    owners: &OwnerMap,
     had_content: bool,
     monitor: &dyn Monitor,
     cancelled: &AtomicBool,
@@ -428,7 +452,7 @@ fn fill_blocking(
         Err(e) if had_content => return Err(e.into()),
         // A mount point, or a parent that may not be written: an empty folder can be filled where it is.
         Err(_) => {
-            return match restore::to_dir(repo, record, root, selection, monitor, cancelled) {
+            return match restore::to_dir(repo, record, root, selection, owners, monitor, cancelled) {
                 Ok(restored) => Ok((restored, None)),
                 Err(e) => {
                     restore::replace::clear(root)?;
@@ -439,7 +463,7 @@ fn fill_blocking(
     };
     // The new root looks like the old one if the snapshot does not say otherwise.
     restore::replace::copy_root_attributes(root, staging.path())?;
-    let restored = restore::to_dir(repo, record, staging.path(), selection, monitor, cancelled)?;
+    let restored = restore::to_dir(repo, record, staging.path(), selection, owners, monitor, cancelled)?;
     if had_content {
         if !restored.problems.is_empty() {
             let (path, reason) = &restored.problems[0];
@@ -453,7 +477,7 @@ fn fill_blocking(
                 .into());
         }
         if selection.is_all() {
-            let differences = restore::verify::verify(repo, record, staging.path(), cancelled)?;
+            let differences = restore::verify::verify(repo, record, staging.path(), owners, cancelled)?;
             if let Some(first) = differences.first() {
                 return Err(CliError::failed(format!(
                     "what was restored is not what the snapshot holds ({first}), so nothing was replaced"

@@ -50,20 +50,16 @@ impl fmt::Display for SelectError {
 impl std::error::Error for SelectError {}
 
 impl Which {
-    /// Chooses among the snapshots of one volume, in any order.
+    /// Chooses among the snapshots of one volume, the oldest first, as the repository lists them: which is the newer is decided there.
     pub fn select<'a, T>(
         &self,
         snapshots: &'a [T],
         id: impl Fn(&T) -> &str,
         time: impl Fn(&T) -> Timestamp,
     ) -> Result<&'a T, SelectError> {
-        // Of the same time, the id decides: ids sort by time, too.
-        let newest = |a: &&T, b: &&T| time(a).cmp(&time(b)).then_with(|| id(a).cmp(id(b)));
         match self {
-            Which::Latest => snapshots.iter().max_by(newest).ok_or(SelectError::None),
-            Which::NotAfter(limit) => {
-                snapshots.iter().filter(|s| time(s) <= *limit).max_by(newest).ok_or(SelectError::None)
-            }
+            Which::Latest => snapshots.last().ok_or(SelectError::None),
+            Which::NotAfter(limit) => snapshots.iter().rfind(|s| time(s) <= *limit).ok_or(SelectError::None),
             Which::Id(prefix) => {
                 let mut fitting: Vec<&T> = snapshots.iter().filter(|s| id(s).starts_with(prefix.as_str())).collect();
                 match fitting.len() {
@@ -237,8 +233,8 @@ mod tests {
     fn selects() {
         let at = |text: &str| text.parse::<Timestamp>().expect("a time");
         let snapshots = [
-            ("01B", at("2026-11-20T03:00:07Z")),
             ("01A", at("2026-11-19T03:00:00Z")),
+            ("01B", at("2026-11-20T03:00:07Z")),
             ("01C", at("2026-11-20T03:00:07Z")),
         ];
         let select = |which: Which| which.select(&snapshots, |s| s.0, |s| s.1).map(|s| s.0);

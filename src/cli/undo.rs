@@ -1,24 +1,16 @@
 //! `voltool undo`: what was removed through voltool, and back with it.
 
-use std::time::Duration;
-
 use clap::Args;
 use jiff::Timestamp;
 
 use super::guarded::{GuardOptions, Guarded};
 use super::restore::{self, RestoreArgs};
 use super::ui::{Cell, Column, Table, format};
-use super::{CliError, Context, Kind, Outcome};
+use super::{CliError, Context, Kind, Outcome, open, own_driver};
 use crate::docker::{Engine, EngineErrorKind};
 use crate::guard::Verdict;
 use crate::guard::undo::{Notes, Removal, RemovedContainer, RemovedVolume, recreation};
 use crate::inventory::is_own_driver;
-use crate::plugin::client;
-
-/// How the daemon is asked to bring a volume back from the trash.
-const BRING_BACK: &str = "/voltool.Volumes.BringBack";
-/// How long it may take.
-const DAEMON_LIMIT: Duration = Duration::from_secs(60);
 
 /// List what was removed through voltool, or bring it back
 ///
@@ -141,7 +133,7 @@ async fn volume_back(ctx: &Context, guarded: &Guarded<'_>, removed: &RemovedVolu
     let exists = guarded.engine.volume(name).await?.is_some();
     let own = is_own_driver(&definition.driver);
     if let Some(trash) = removed.trash.as_ref().filter(|_| own) {
-        from_trash(ctx, trash).await?;
+        own_driver::bring_back(ctx, trash).await?;
         guarded.engine.create_volume(name, &definition.driver, &definition.labels, &definition.options).await?;
         ctx.ui.note(&format!("volume {name} is back from the trash, with all that was in it"));
         return Ok(());
@@ -159,8 +151,8 @@ async fn volume_back(ctx: &Context, guarded: &Guarded<'_>, removed: &RemovedVolu
         return Ok(());
     };
     let repo = guarded.repository()?;
-    let shared = ctx.settings.plugin.shared_as.as_deref().filter(|_| own);
-    let records = repo.snapshots_of(shared.unwrap_or(&guarded.judge.engine_name), name).await?.records;
+    let records =
+        repo.snapshots_of(&open::source_engine(ctx, &guarded.engine, &definition.driver), name).await?.records;
     let record = records.iter().find(|record| record.id == *snapshot).ok_or_else(|| {
         CliError::failed(format!(
             "snapshot {snapshot}, which holds the content of volume {name}, is not in the repository"
@@ -181,17 +173,6 @@ async fn volume_back(ctx: &Context, guarded: &Guarded<'_>, removed: &RemovedVolu
         ctx.ui.note(&format!("volume {name} is back as of snapshot {snapshot}; what changed after it was given up"));
     }
     Ok(())
-}
-
-/// Has the daemon bring a volume back that it keeps in its trash.
-async fn from_trash(ctx: &Context, trash: &str) -> anyhow::Result<()> {
-    let (socket, body) = (ctx.settings.plugin.socket().to_owned(), serde_json::json!({ "Name": trash }));
-    let told = tokio::task::spawn_blocking(move || client::tell(&socket, BRING_BACK, &body, DAEMON_LIMIT)).await?;
-    told.map(drop).map_err(|e| {
-        CliError::failed(format!("the volume cannot be brought back from the trash: {e}"))
-            .hint("the daemon does that: 'voltool plugin status' says whether it runs")
-            .into()
-    })
 }
 
 async fn container_back(

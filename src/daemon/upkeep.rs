@@ -10,6 +10,9 @@ const RECONCILE: Duration = Duration::from_secs(30);
 /// How often it is asked whether volumes have to be looked at, and the trash is emptied of what has been kept long enough.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// How often a host that holds leases shows that it is alive.
+const BEAT: Duration = Duration::from_secs(15);
+
 /// Keeps the driver's knowledge up to date until `stop` is ready.
 pub async fn run(driver: &Driver, stop: impl Future<Output = ()>) {
     let reconcile = async {
@@ -31,7 +34,21 @@ pub async fn run(driver: &Driver, stop: impl Future<Output = ()>) {
             tokio::time::sleep(LOOK).await;
         }
     };
+    let show_life = async {
+        loop {
+            driver.beat().await;
+            tokio::time::sleep(BEAT).await;
+        }
+    };
+    let leases = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            driver.check_leases().await;
+        }
+    };
     tokio::select! {
+        () = show_life => {}
+        () = leases => {}
         () = stop => {}
         () = reconcile => {}
         () = look => {}

@@ -20,7 +20,7 @@ impl Driver {
     /// If the name or the options are wrong, what is to be restored is not there, or the disk refuses. Then there is no volume.
     pub async fn create(&self, name: &str, options: BTreeMap<String, String>) -> Result<Arc<Volume>, String> {
         name::validate_name(name).map_err(|e| e.to_string())?;
-        let parsed = VolumeOptions::parse(&options).map_err(|e| e.to_string())?;
+        let parsed = VolumeOptions::parse(&options).map_err(|e| e.in_one_line())?;
         if let Some(volume) = self.volume(name) {
             return Ok(volume);
         }
@@ -54,7 +54,7 @@ impl Driver {
             }
         };
         // Hosts that share volumes begin with what the others have left.
-        let follows = options.on_empty_restore || self.shared.settings.shared_as.is_some();
+        let follows = options.on_empty_restore || self.sharing(options).is_some();
         Ok(if follows { Some(Wanted::Newest { otherwise: from.map(Box::new) }) } else { from })
     }
 

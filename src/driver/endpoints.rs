@@ -44,6 +44,8 @@ impl Volumes for Driver {
         Some(match question {
             "List" => Ok(self.inspect()),
             "BringBack" => self.bring_back(name).await.map(|volume| json!({ "Name": volume.name })),
+            "BeginEmpty" => self.begin_empty(name).await.map(|()| Value::Null),
+            "TakeOver" => self.take_over(name).await.map(|from| json!({ "From": from })),
             "Detach" => self.detach(name, true).map(|()| Value::Null),
             "Attach" => self.detach(name, false).map(|()| Value::Null),
             _ => return None,

@@ -4,6 +4,7 @@
 //! <state>/volumes/NAME/volume.json      what the volume is, and what is still to be done
 //! <state>/volumes/NAME/_data            its content; there only once it is whole
 //! <state>/volumes/NAME/_filling         content on its way, while a snapshot is restored
+//! <state>/volumes/NAME/_stale           a copy that another host has overtaken, on its way to the trash
 //! <state>/volumes/NAME/mounts.json      who uses it (see `mounts`)
 //! <state>/volumes/.new-<ulid>           a volume that is being made
 //! <state>/trash/<ulid>-NAME             a removed volume, whole: the same folder under another name
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::repo::lease::HeldLease;
 
 /// The version of the files that this voltool writes.
 const VERSION: u32 = 1;
@@ -51,6 +54,15 @@ pub struct VolumeFile {
     /// In the trash: how it got there.
     #[serde(default)]
     pub removed: Option<Removed>,
+    /// Shared volumes: the lease that this host holds, or held last.
+    #[serde(default)]
+    pub lease: Option<HeldLease>,
+    /// Whether this host holds it, as far as it knows.
+    #[serde(default)]
+    pub holding: bool,
+    /// Whether all of the content was in a snapshot when the lease was given back.
+    #[serde(default)]
+    pub saved: bool,
     /// Uninstalling: the engine is being made to forget it, and its content stays where it is.
     #[serde(default)]
     pub detached: bool,
@@ -118,8 +130,22 @@ impl VolumeFile {
             wanted,
             origin: None,
             removed: None,
+            lease: None,
+            holding: false,
+            saved: false,
             detached: false,
         }
+    }
+
+    /// The lease, if this host holds it as far as it knows.
+    pub fn holds(&self) -> Option<HeldLease> {
+        self.lease.filter(|_| self.holding)
+    }
+
+    /// This host does not hold the lease any more. `saved` says whether all of its copy is in a snapshot.
+    pub(super) fn give_back(&mut self, saved: bool) {
+        self.holding = false;
+        self.saved = saved;
     }
 
     /// Reads the file of a volume's folder.
@@ -236,6 +262,19 @@ impl Layout {
         Ok(discarded)
     }
 
+    /// Moves content that is not a volume's any more into the trash, with a file that says what it was. Returns where it is.
+    ///
+    /// # Errors
+    /// If it cannot be moved; then it is where it was.
+    pub fn discard_part(&self, content: &Path, file: &VolumeFile) -> Result<PathBuf> {
+        let place = self.trash.join(format!("{}-{}", ulid::Ulid::generate(), file.name));
+        std::fs::DirBuilder::new().mode(0o711).create(&place).map_err(failed("make", &place))?;
+        file.write(&place)?;
+        std::fs::rename(content, data(&place)).map_err(failed("move to the trash", content))?;
+        sync(&place).map_err(failed("sync", &place))?;
+        Ok(place)
+    }
+
     /// The folders of all volumes, with their names; removes what was being made when an earlier daemon ended.
     ///
     /// # Errors
@@ -278,6 +317,11 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 /// Where a volume's content is.
 pub(super) fn data(folder: &Path) -> PathBuf {
     folder.join(DATA)
+}
+
+/// Where a host's own copy is while it is put away, because another host's is newer.
+pub(super) fn stale(folder: &Path) -> PathBuf {
+    folder.join("_stale")
 }
 
 /// Where content is while it is on its way.

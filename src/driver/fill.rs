@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::files::{self, Wanted};
 use super::{Driver, Step, Volume, VolumeOptions, create, lock};
 use crate::repo::{Repository, SnapshotRecord};
-use crate::restore::{self, Selection};
+use crate::restore::{self, OwnerMap, Selection};
 use crate::snapshot;
 
 impl VolumeOptions {
@@ -67,13 +67,32 @@ impl Driver {
         filled
     }
 
+    /// Lets a volume begin empty that was to begin with a snapshot: somebody else is going to fill it.
+    ///
+    /// # Errors
+    /// If there is no such volume, somebody uses it, or the disk refuses.
+    pub async fn begin_empty(&self, name: &str) -> Result<(), String> {
+        let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
+        let _one_at_a_time = volume.work.lock().await;
+        if !volume.is_wanting() {
+            return Ok(());
+        }
+        if !lock(&volume.mounts).is_empty() {
+            return Err(format!("volume {name} is being mounted"));
+        }
+        create::make_root(&volume.data(), &volume.options)?;
+        volume.change(|file| file.wanted = None).map_err(|e| e.to_string())
+    }
+
     async fn fill_with(&self, volume: &Arc<Volume>, wanted: &Wanted) -> Result<(), String> {
         let repo = self.outside().repository().await?;
         let record = self.record_of(volume, wanted, &repo).await?;
         let (driver, volume_, repo_, record_) = (self.clone(), volume.clone(), repo.clone(), record.clone());
         let job = tokio::task::spawn_blocking(move || driver.fill_blocking(&volume_, &repo_, record_.as_deref()));
         job.await.map_err(|e| format!("the restore ended unexpectedly: {e}"))??;
-        if let Some(record) = record.filter(|record| record.volume == volume.name) {
+        // What was shifted is not what the snapshot lists.
+        let as_listed = volume.options.uid_map == OwnerMap::default();
+        if let Some(record) = record.filter(|record| as_listed && record.volume == volume.name) {
             self.adopt(volume, &repo, &record).await;
         }
         Ok(())
@@ -124,7 +143,8 @@ impl Driver {
         if let Some(record) = record {
             let never = AtomicBool::new(false);
             let everything = Selection::default();
-            let restored = restore::to_dir(repo, record, &filling, &everything, &volume.progress, &never)
+            let owners = &volume.options.uid_map;
+            let restored = restore::to_dir(repo, record, &filling, &everything, owners, &volume.progress, &never)
                 .map_err(|e| format!("snapshot {} cannot be restored: {e}", record.id))?;
             if let Some((path, reason)) = restored.problems.first() {
                 let count = restored.problems.len();

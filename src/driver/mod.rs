@@ -4,11 +4,13 @@
 //!
 //! | file | what is in it |
 //! | --- | --- |
-//! | [`name`], [`options`] | what a volume may be called, and what it can be |
+//! | [`name`], [`options`], [`policy`], [`mount_url`] | what a volume may be called, and what it can be |
 //! | [`files`], [`steps`] | what is on the disk, and what a crash leaves there |
 //! | [`mounts`], [`reconcile`] | who uses a volume: counted, and compared with the engine |
 //! | [`volume`] | one volume in memory |
 //! | [`create`], [`fill`], [`mount`], [`remove`], [`trash`] | what can happen to it |
+//! | [`quota`], [`backing`], [`tool`] | limits, content that is elsewhere, and the programs behind both |
+//! | [`sharing`] | volumes that several hosts use, one at a time |
 //! | [`facts`] | what is known of its content: for `docker volume inspect` |
 //! | [`outside`] | what the driver needs of the engine and the repository |
 //! | [`endpoints`] | the answers to [`crate::plugin::Volumes`] |
@@ -17,19 +19,25 @@
 //! uses it (asked anew before anything is removed), and what is still to be done, in a file that is written before it is begun. Whatever
 //! is interrupted is finished or taken back at the next start.
 
+pub mod backing;
 pub mod create;
 pub mod endpoints;
 pub mod facts;
 pub mod files;
 pub mod fill;
 pub mod mount;
+pub mod mount_url;
 pub mod mounts;
 pub mod name;
 pub mod options;
 pub mod outside;
+pub mod policy;
+pub mod quota;
 pub mod reconcile;
 pub mod remove;
+pub mod sharing;
 pub mod steps;
+pub mod tool;
 pub mod trash;
 pub mod volume;
 
@@ -37,9 +45,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use crate::inventory::{VolumeInfo, is_own_driver};
+
 pub use files::{FileError, Layout};
 pub use options::VolumeOptions;
 pub use outside::{DriverSettings, Outside};
+pub use remove::forget_beginning;
+pub use sharing::lease_of;
 pub use steps::Step;
 pub use volume::Volume;
 
@@ -55,6 +67,7 @@ struct Shared {
     settings: DriverSettings,
     outside: Arc<dyn Outside>,
     volumes: RwLock<BTreeMap<String, Arc<Volume>>>,
+    sharing: Option<sharing::Sharing>,
     /// Held while a volume gets or loses its name.
     naming: tokio::sync::Mutex<()>,
 }
@@ -74,7 +87,9 @@ impl Driver {
         for (name, folder) in layout.volumes()? {
             volumes.insert(name.clone(), Arc::new(Volume::open(&name, folder, &*outside)));
         }
+        let sharing = settings.shared_as.as_deref().map(|name| sharing::Sharing::open(state_dir, name)).transpose()?;
         let shared = Shared {
+            sharing,
             layout,
             state_dir: state_dir.to_owned(),
             settings,
@@ -84,6 +99,7 @@ impl Driver {
         };
         let driver = Driver { shared: Arc::new(shared) };
         driver.settle_notes();
+        driver.all().iter().for_each(|volume| driver.discard_stale(volume));
         Ok(driver)
     }
 
@@ -112,11 +128,17 @@ impl Driver {
 
     /// Under what engine's name the snapshots of these volumes are stored.
     async fn engine_name(&self) -> Result<String, String> {
-        match &self.shared.settings.shared_as {
-            Some(name) => Ok(name.clone()),
+        match &self.shared.sharing {
+            Some(sharing) => Ok(sharing.name.clone()),
             None => self.outside().engine_name().await,
         }
     }
+}
+
+/// Whether a volume of this driver still waits for its content, as far as its file here says. Other volumes never do.
+pub fn is_to_be_restored(volume: &VolumeInfo) -> bool {
+    let folder = Path::new(&volume.mountpoint).parent().filter(|_| is_own_driver(&volume.driver));
+    folder.and_then(|folder| files::VolumeFile::read(folder).ok()).is_some_and(|file| file.wanted.is_some())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

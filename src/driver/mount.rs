@@ -44,6 +44,7 @@ impl Driver {
 
     /// Makes a volume ready to be used.
     async fn ready(&self, volume: &Arc<Volume>) -> Result<(), String> {
+        self.hold(volume).await?;
         if volume.is_wanting() {
             // A task of its own: it goes on when nobody waits for it any more.
             let (driver, filled) = (self.clone(), volume.clone());
@@ -83,6 +84,7 @@ impl Driver {
             // Counts can be wrong; the engine knows what runs.
             driver.compare_with_engine(&volume).await;
             if lock(&volume.mounts).is_empty() {
+                driver.give_back(&volume).await;
                 driver.look_again(&volume);
             }
         });
@@ -110,6 +112,7 @@ impl<'a> Use<'a> {
 
     fn keep(mut self) {
         self.kept = true;
+        lock(&self.volume.mounts).keep();
     }
 }
 

@@ -60,6 +60,8 @@ pub struct DriverSettings {
     /// How long a use that no running container accounts for is believed all the same. Between `Mount` and the moment at which the
     /// container counts as running, other volumes may have to be restored.
     pub quiet: Duration,
+    /// How long a mount waits for a lease that another host holds.
+    pub lease_wait: Duration,
     /// The folder below which the engine looks for what is mounted, if it is not where the volumes are: in a plugin that the engine manages.
     pub publish: Option<std::path::PathBuf>,
 }
@@ -73,6 +75,8 @@ impl Default for DriverSettings {
             ephemeral: Vec::new(),
             max_age: None,
             quiet: Duration::from_secs(5 * 60),
+            // Less than engines wait: 120 s.
+            lease_wait: Duration::from_secs(100),
             publish: None,
         }
     }

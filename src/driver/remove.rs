@@ -17,13 +17,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::files::Removed;
-use super::options::OnRemove;
+use super::policy::OnRemove;
 use super::{Driver, Step, Volume, WHO, lock};
 use crate::guard::content::{Content, Found};
 use crate::guard::undo::{Notes, Removal, RemovedVolume};
 use crate::guard::{RepositoryAccess, Verdict, judge};
 use crate::inventory::OWN_DRIVER;
-use crate::repo::{DockerContext, Repository, SourceKind, VolumeDefinition};
+use crate::repo::{DockerContext, SourceKind, VolumeDefinition};
 use crate::snapshot::{self, Excludes, Source};
 
 /// How long a removal may take a snapshot. Engines wait 60 s for it, and hold up `docker volume ls` meanwhile.
@@ -111,9 +111,11 @@ impl Driver {
             )
         })??;
         self.outside().reached(Step::RemoveJudged);
-        // The engine's own name, also where several share the snapshots: it is brought back here.
-        let engine = self.outside().engine_name().await?;
-        self.put_away(volume, &engine, found, keep)
+        // Of the engine that the volume is on, whoever else shares it: undoing it is of use there.
+        let engine = self.outside().engine_name().await.unwrap_or_default();
+        self.put_away(volume, &engine, found, keep)?;
+        self.release(volume).await;
+        Ok(())
     }
 
     /// What is said of the content, and until when it is kept in the trash. Takes a snapshot if that is what makes it safe.
@@ -128,14 +130,20 @@ impl Driver {
         if labelled || ephemeral.matches(name.as_bytes()) {
             return Ok((Found::new(Verdict::Ephemeral, "it may be destroyed"), None));
         }
+        let in_trash = || Some(Timestamp::now().checked_add(self.shared.settings.trash_keep).unwrap_or(Timestamp::MAX));
+        if self.sharing(&volume.options).is_some() && lock(&volume.file).holds().is_none() {
+            // The volume is another host's, and this is a copy of it.
+            let saved = lock(&volume.file).saved;
+            return Ok(match saved {
+                true => (Found::new(Verdict::Safe, "all of it is in a snapshot, and another host may have it"), None),
+                false => (Found::new(Verdict::AtRisk, "another host has the volume; this copy is kept"), in_trash()),
+            });
+        }
         // Nobody need be asked about nothing.
         if std::fs::read_dir(volume.data()).is_ok_and(|mut entries| entries.next().is_none()) {
             return Ok((Found::new(Verdict::Empty, "there is nothing in it"), None));
         }
-        let repository = match self.repository_of_now().await {
-            Ok(repo) => RepositoryAccess::Open(repo),
-            Err(why) => RepositoryAccess::Unavailable(why),
-        };
+        let repository = self.repository_of_now().await;
         let found = self.judge(volume, &repository).await?;
         if found.verdict.is_fine() {
             return Ok((found, None));
@@ -157,22 +165,23 @@ impl Driver {
                     )),
                 }
             }
-            OnRemove::Trash => {
-                let until = Timestamp::now().checked_add(self.shared.settings.trash_keep).unwrap_or(Timestamp::MAX);
-                Ok((found, Some(until)))
-            }
+            OnRemove::Trash => Ok((found, in_trash())),
         }
     }
 
     /// The repository with what others have stored a moment ago: a backup that has just been made counts.
-    async fn repository_of_now(&self) -> Result<Arc<Repository>, String> {
-        let repo = self.outside().repository().await?;
-        // What an index segment told is found in the packs when it is needed.
-        drop(repo.load_index().await.map_err(|e| e.to_string())?);
-        Ok(repo)
+    pub(super) async fn repository_of_now(&self) -> RepositoryAccess {
+        let repository = async {
+            let repo = self.outside().repository().await?;
+            // What an index segment told is found in the packs when it is needed.
+            drop(repo.load_index().await.map_err(|e| e.to_string())?);
+            Ok(repo)
+        };
+        repository.await.map_or_else(RepositoryAccess::Unavailable, RepositoryAccess::Open)
     }
 
-    async fn judge(&self, volume: &Volume, repository: &RepositoryAccess) -> Result<Found, String> {
+    /// What the content is compared with is the newest snapshot, whosever it is.
+    pub(super) async fn judge(&self, volume: &Volume, repository: &RepositoryAccess) -> Result<Found, String> {
         let content = Content {
             engine_name: &self.engine_name().await?,
             repository,
@@ -183,7 +192,7 @@ impl Driver {
     }
 
     /// Takes a snapshot, and waits for it as long as the engine waits. One that takes longer goes on, and the next attempt finds it.
-    async fn snapshot(&self, volume: &Arc<Volume>, repository: &RepositoryAccess) -> Result<(), String> {
+    pub(super) async fn snapshot(&self, volume: &Arc<Volume>, repository: &RepositoryAccess) -> Result<(), String> {
         let name = volume.name.clone();
         let kept = |why: String| {
             format!(
@@ -215,11 +224,14 @@ impl Driver {
 
     /// The volume as a source of snapshots.
     pub(super) async fn source(&self, volume: &Volume) -> Result<Source, String> {
+        let engine = self.engine_name().await?;
+        let lease = lock(&volume.file).holds();
         Ok(Source {
-            engine: self.engine_name().await?,
+            engine,
             name: volume.name.clone(),
             kind: SourceKind::Volume,
             root: volume.data(),
+            lease,
             docker: Some(DockerContext { volume: definition(volume), containers: Vec::new() }),
         })
     }
@@ -305,9 +317,13 @@ fn definition(volume: &Volume) -> VolumeDefinition {
     }
 }
 
-/// The options without those that only say what a volume begins with: it has begun.
 fn lasting(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut options = options.clone();
-    options.retain(|key, _| !matches!(key.as_str(), "from" | "from-engine"));
+    forget_beginning(&mut options);
     options
+}
+
+/// Takes away the options that only say what a volume begins with: it has begun.
+pub fn forget_beginning(options: &mut BTreeMap<String, String>) {
+    options.retain(|key, _| !matches!(key.as_str(), "from" | "from-engine"));
 }

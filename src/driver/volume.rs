@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use jiff::Timestamp;
 
 use super::facts::Facts;
-use super::files::{self, VolumeFile};
+use super::files::{self, VolumeFile, Wanted};
 use super::mounts::Mounts;
 use super::{FileError, Outside, VolumeOptions, lock};
 use crate::repo::Monitor;
@@ -84,6 +84,11 @@ impl Volume {
                 file.wanted = None;
             }
             file.removed = None;
+            file.write(&self.folder)?;
+        }
+        // A copy that was set aside: a newer one is to be restored.
+        if files::stale(&self.folder).exists() && file.wanted.is_none() && !self.data().exists() {
+            file.wanted = Some(Wanted::Newest { otherwise: None });
             file.write(&self.folder)?;
         }
         let filling = files::filling(&self.folder);

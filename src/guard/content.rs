@@ -79,6 +79,7 @@ impl Content<'_> {
             kind: SourceKind::Volume,
             root: root.clone(),
             docker: None,
+            lease: None,
         };
         let (listing, keys, unavailable) = match self.repository {
             RepositoryAccess::Open(repo) => match snapshot::last_listing(repo, &source, self.state_dir).await {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use super::VolumeInfo;
 use crate::docker::Engine;
+use crate::mounts::mounted_at;
 
 /// Why a volume's content cannot be read. Each names the volume, and [`AccessError::hint`] says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +114,7 @@ pub fn readable_root(volume: &VolumeInfo, engine: &Engine) -> Result<PathBuf, Ac
             reason: reason.to_owned(),
         });
     }
-    let root = content_root(volume, is_mount_point)?;
+    let root = content_root(volume, |path| Ok(mounted_at(path)?.is_some()))?;
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied => AccessError::Denied { volume: volume.name.clone(), path: root.clone() },
         _ => AccessError::Unreadable { volume: volume.name.clone(), path: root.clone(), reason: reason_of(&error) },
@@ -187,45 +188,6 @@ fn reason_of(error: &io::Error) -> String {
         io::ErrorKind::NotADirectory => "it is no folder".to_owned(),
         _ => error.to_string(),
     }
-}
-
-/// Whether something is mounted at exactly this path, as this process sees it.
-///
-/// Asks the kernel's table of mounts: comparing device numbers with the parent's would miss a bind mount from the same file
-/// system.
-fn is_mount_point(path: &Path) -> io::Result<bool> {
-    // The table has no symbolic links in it, and the engine's data folder may well be one.
-    let real = match std::fs::canonicalize(path) {
-        Ok(real) => real,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let table = std::fs::read("/proc/self/mountinfo")?;
-    Ok(table.split(|byte| *byte == b'\n').any(|line| mount_point_of(line).is_some_and(|at| at == path_bytes(&real))))
-}
-
-fn path_bytes(path: &Path) -> &[u8] {
-    std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())
-}
-
-/// The fifth field of a line of mountinfo, in which space, tab, newline and backslash are written as octal numbers.
-fn mount_point_of(line: &[u8]) -> Option<Vec<u8>> {
-    let field = line.split(|byte| *byte == b' ').nth(4)?;
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, after)) = rest.split_first() {
-        match after {
-            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] if byte == b'\\' => {
-                out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = tail;
-            }
-            _ => {
-                out.push(byte);
-                rest = after;
-            }
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]

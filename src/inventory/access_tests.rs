@@ -79,13 +79,3 @@ fn trouble_with_the_mountpoint_is_not_taken_for_unmounted() {
     let broken = content_root(&nfs, |_| Err(io::Error::other("stale"))).expect_err("broken");
     assert!(broken.to_string().contains("stale"), "{broken}");
 }
-
-#[test]
-fn the_table_of_mounts_is_read_as_the_kernel_writes_it() {
-    let line = br"36 35 98:0 /root /mnt/a\040b\134c rw,noatime master:1 - ext3 /dev/root rw";
-    assert_eq!(mount_point_of(line).as_deref(), Some(&b"/mnt/a b\\c"[..]));
-    assert_eq!(mount_point_of(b""), None);
-    assert!(is_mount_point(Path::new("/proc")).expect("readable"));
-    assert!(!is_mount_point(Path::new("/proc/self")).expect("readable"));
-    assert!(!is_mount_point(Path::new("/none/such")).expect("readable"));
-}

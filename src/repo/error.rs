@@ -3,6 +3,7 @@
 use crate::store::StoreError;
 
 use super::ChunkId;
+use super::lease::Holder;
 
 /// A failure of the repository engine. Each variant names the object that it is about.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,28 @@ pub enum RepoError {
     /// A collector kept fencing this writer off.
     #[error("a collector fenced this backup off {0} times in a row")]
     Fenced(u32),
+    /// Another host has taken over the lease of a shared volume; or it was released, or its objects were removed.
+    #[error("the lease of volume {volume} (epoch {epoch}) is lost: {}", lost_to(to.as_deref()))]
+    LeaseLost {
+        /// The volume.
+        volume: String,
+        /// The epoch that is over.
+        epoch: u64,
+        /// Who holds it now, if anybody.
+        to: Option<Box<Holder>>,
+    },
+    /// Several hosts kept asking for a lease at the same time.
+    #[error("other hosts keep asking for the lease of volume {volume} at the same time")]
+    LeaseContended {
+        /// The volume.
+        volume: String,
+    },
+    /// A backup without a lease, of a volume whose snapshots are made under one.
+    #[error("volume {volume} is shared between hosts: only the host that holds its lease can back it up")]
+    LeaseRequired {
+        /// The volume.
+        volume: String,
+    },
     /// A local file (cache, state) could not be used.
     #[error("cannot {action} {path}: {source}")]
     Local {
@@ -89,6 +112,13 @@ pub enum RepoError {
     /// Encryption or compression failed; never expected.
     #[error("{0}")]
     Codec(String),
+}
+
+fn lost_to(holder: Option<&Holder>) -> String {
+    match holder {
+        Some(holder) => format!("it is now that of {holder}"),
+        None => "it was released or removed".to_owned(),
+    }
 }
 
 impl RepoError {

@@ -1,6 +1,6 @@
 //! Which snapshots there are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -13,7 +13,7 @@ const PARALLEL: usize = 16;
 /// The snapshots that count, and the records that cannot be read.
 #[derive(Debug, Default)]
 pub struct Snapshots {
-    /// Oldest first.
+    /// Oldest first: by time, but those of one source as [`SnapshotRecord::age_order`] says.
     pub records: Vec<Arc<SnapshotRecord>>,
     /// Records that are damaged: named, and otherwise in nobody's way.
     pub damaged: Vec<RepoError>,
@@ -54,7 +54,7 @@ impl Repository {
                 Err(e) => return Err(e),
             }
         }
-        found.records.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+        sort(&mut found.records);
         Ok(found)
     }
 
@@ -87,6 +87,23 @@ impl Repository {
     pub async fn open_sessions(&self) -> Result<BTreeSet<ulid::Ulid>> {
         let id = |key: &str| ulid::Ulid::from_string(key.strip_prefix("sessions/")?.strip_suffix(".json")?).ok();
         Ok(self.store.list("sessions/").await?.iter().filter_map(|o| id(&o.key)).collect())
+    }
+}
+
+/// Sorts by time, and then those of each source, in the places that they have got, by what counts within a source.
+fn sort(records: &mut [Arc<SnapshotRecord>]) {
+    records.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+    let mut places: BTreeMap<(String, String), Vec<usize>> = BTreeMap::new();
+    if records.iter().all(|record| record.lease.is_none()) {
+        return;
+    }
+    for (place, record) in records.iter().enumerate() {
+        places.entry((record.engine.clone(), record.volume.clone())).or_default().push(place);
+    }
+    for places in places.into_values() {
+        let mut of_source: Vec<Arc<SnapshotRecord>> = places.iter().map(|place| records[*place].clone()).collect();
+        of_source.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
+        places.into_iter().zip(of_source).for_each(|(place, record)| records[place] = record);
     }
 }
 

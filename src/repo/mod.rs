@@ -8,6 +8,7 @@
 //! | [`cache`] | the local copy of metadata |
 //! | [`session`] | a writer, from its announcement to its commit |
 //! | [`epochs`] | what collectors have decided |
+//! | [`lease`], [`heartbeat`] | which host may write a shared volume; whether a host is alive |
 //! | [`read`] | chunks, by id |
 //! | [`list`], [`leaves`] | which snapshots there are, and the leaves of one |
 
@@ -15,9 +16,11 @@ pub mod cache;
 pub mod entry;
 pub mod epochs;
 pub mod error;
+pub mod heartbeat;
 pub mod id;
 pub mod index;
 pub mod keys;
+pub mod lease;
 pub mod leaves;
 pub mod list;
 mod mmap;
@@ -44,6 +47,7 @@ use crate::store::{PutIfAbsent, Store};
 pub use error::{RepoError, Result};
 pub use id::{ChunkId, ChunkKind};
 pub use keys::{Keys, Lock, Unlock};
+pub use lease::{HeldLease, Lease};
 pub use monitor::Monitor;
 pub use record::{DockerContext, FileProblem, SnapshotRecord, SourceKind, VolumeDefinition};
 

@@ -84,6 +84,8 @@ pub struct SnapshotRecord {
     pub tool: String,
     #[serde(default)]
     pub docker: Option<DockerContext>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -93,6 +95,12 @@ struct MacLine {
 }
 
 impl SnapshotRecord {
+    /// What orders the snapshots of one source, oldest first: the lease's epoch before the time. So a record that turns up late, of a host that
+    /// lost its lease, is never taken for newer than what the new holder committed, whatever their clocks say.
+    pub fn age_order(&self) -> (u64, Timestamp, &str) {
+        (self.lease.unwrap_or(0), self.time, &self.id)
+    }
+
     /// The key of the record with this id of that source.
     pub fn key(source: &str, id: &str) -> String {
         format!("snapshots/{source}/{id}.json")

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::index::{self, PackInfo, PackName};
+use super::lease::Lease;
 use super::pack::{META_PACK_TARGET, PACK_TARGET, PackBuilder, PackEntry};
 use super::record::SnapshotRecord;
 use super::{ChunkId, ChunkKind, RepoError, Repository, Result};
@@ -257,8 +258,11 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for the uploads, checks them, publishes the index and commits `record` under `source`.
-    pub async fn commit(self, source: &str, record: SnapshotRecord) -> Result<Commit> {
+    /// Waits for the uploads, checks them, publishes the index and commits `record` under `source`; under `lease`, if the volume is shared.
+    ///
+    /// # Errors
+    /// [`RepoError::LeaseLost`] if the lease was lost. If that shows only after the record is there, it is marked as forgotten.
+    pub async fn commit(self, source: &str, record: SnapshotRecord, lease: Option<&Lease>) -> Result<Commit> {
         let mut uploads = std::mem::take(&mut *lock(&self.uploads));
         while uploads.join_next().await.is_some() {}
         self.check_failed()?;
@@ -281,6 +285,9 @@ impl Session {
             }
         }
 
+        if let Some(lease) = lease {
+            lease.ensure().await?;
+        }
         let key = SnapshotRecord::key(source, &name);
         let object = record.encode(&key, shared.repo.keys())?;
         // The second net, where the storage has one. Names are never reused, so `Exists` cannot be someone else's record.
@@ -292,6 +299,16 @@ impl Session {
             store.put(&format!("forgotten/{name}.json"), Bytes::from_static(b"{}")).await?;
             store.delete(&format!("sessions/{name}.json")).await?;
             return Ok(Commit::Fenced);
+        }
+        // Whoever took the lease over after this look began with a listing that shows the record. Whoever took it over before may not have seen it.
+        if let Some(lease) = lease
+            && let Err(e) = lease.ensure().await
+        {
+            if matches!(e, RepoError::LeaseLost { .. }) {
+                store.put(&format!("forgotten/{name}.json"), Bytes::from_static(b"{}")).await?;
+                store.delete(&format!("sessions/{name}.json")).await?;
+            }
+            return Err(e);
         }
         // Committed. That the cache is full, or a session object stays behind for a collector to clear away, is no reason to call this a
         // failure.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`listing`] | reading the listing; which entries are wanted |
 //! | [`target`] | writing into a folder and nowhere else |
+//! | [`owners`] | owners that are shifted, for engines with user namespaces |
 //! | [`fetch`] | content: planned by pack, few requests, written out of order |
 //! | [`verify`] | reading back what was written |
 //! | [`replace`] | putting a restored folder in the place of an old one |
@@ -12,6 +13,7 @@
 pub mod export;
 pub mod fetch;
 pub mod listing;
+pub mod owners;
 pub mod replace;
 pub mod target;
 pub mod verify;
@@ -26,6 +28,7 @@ use crate::repo::{Monitor, RepoError, Repository, Result, SnapshotRecord};
 
 use fetch::{FileTask, Problems, Wants};
 pub use listing::Selection;
+pub use owners::OwnerMap;
 use target::{DirFd, DirStack};
 
 /// Pieces of files that are planned together. Bounds memory; large enough that a pack is rarely visited twice.
@@ -45,12 +48,14 @@ pub struct Restored {
 }
 
 /// Restores what is selected of a snapshot into the empty folder `root`, with all attributes. Damaged content is left out, named in
-/// the result, and stops nothing else. Blocks; call it from a thread of its own within the runtime.
+/// the result, and stops nothing else. Owners are shifted by `owners`; each id that it does not know is a problem, named once.
+/// Blocks; call it from a thread of its own within the runtime.
 pub fn to_dir(
     repo: &Arc<Repository>,
     record: &SnapshotRecord,
     root: &Path,
     selection: &Selection,
+    owners: &OwnerMap,
     monitor: &dyn Monitor,
     cancelled: &AtomicBool,
 ) -> Result<Restored> {
@@ -65,6 +70,8 @@ pub fn to_dir(
         runtime,
         leaves,
         selection,
+        owners,
+        unknown_owners: HashSet::new(),
         problems: Problems::new(monitor),
         monitor,
         cancelled,
@@ -90,6 +97,9 @@ struct Restore<'a> {
     runtime: tokio::runtime::Handle,
     leaves: Vec<LeafRef>,
     selection: &'a Selection,
+    owners: &'a OwnerMap,
+    /// Ids that the map does not know and that have been reported.
+    unknown_owners: HashSet<u32>,
     problems: Problems<'a>,
     monitor: &'a dyn Monitor,
     cancelled: &'a AtomicBool,
@@ -128,15 +138,31 @@ impl Restore<'_> {
                 }
                 Err(e) => return Err(e),
             };
-            for entry in entries {
+            for mut entry in entries {
                 if self.selection.has(&entry.path())
                     || (entry.kind == EntryType::Dir && self.selection.touches(&entry.path()))
                 {
+                    self.shift_owners(&mut entry);
                     visit(self, entry)?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn shift_owners(&mut self, entry: &mut Entry) {
+        let mut unknown = Vec::new();
+        self.owners.shift(entry, |id| unknown.push(id));
+        for id in unknown {
+            if self.unknown_owners.insert(id) {
+                let reason = format!(
+                    "the id {id} is in no range of the map {}: it was kept, here and wherever else it occurs; if that is \
+                     right, add {id}:{id}:1",
+                    self.owners
+                );
+                self.problems.add(&entry.path(), reason);
+            }
+        }
     }
 
     /// First pass: folders, files and everything else; folders keep a mode in which they can be written.

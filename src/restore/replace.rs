@@ -107,11 +107,7 @@ fn is_mount_point(path: &Path) -> std::io::Result<bool> {
         return Ok(true);
     }
     // A bind mount can be on the same device.
-    let wanted = std::fs::canonicalize(path)?;
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let unescape =
-        |text: &str| text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
-    Ok(mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| Path::new(&unescape(at)) == wanted))
+    Ok(crate::mounts::mounted_at(path)?.is_some())
 }
 
 /// Removes everything in a folder that was filled where it is and did not become whole.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
+use super::OwnerMap;
 use super::listing;
 use super::target::{cstring, open_parent, split};
 use crate::repo::entry::{Entry, EntryType, Segment, display_path};
@@ -14,19 +15,26 @@ use crate::repo::pack::MAX_CHUNK;
 use crate::repo::{RepoError, Repository, Result, SnapshotRecord};
 
 /// Compares the folder `root` with a whole snapshot: every entry's type, owner, mode, modification time and target, and every byte of
-/// every file by its chunk ids. Returns the first few differences; none means that the folder is the snapshot. Blocks.
-pub fn verify(repo: &Repository, record: &SnapshotRecord, root: &Path, cancelled: &AtomicBool) -> Result<Vec<String>> {
+/// every file by its chunk ids, after owners were shifted by `owners`. Returns the first few differences; none means that the folder is the snapshot. Blocks.
+pub fn verify(
+    repo: &Repository,
+    record: &SnapshotRecord,
+    root: &Path,
+    owners: &OwnerMap,
+    cancelled: &AtomicBool,
+) -> Result<Vec<String>> {
     let runtime = tokio::runtime::Handle::current();
     let open = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root_fd = std::sync::Arc::new(open.map_err(|e| RepoError::local("open", root, e.into()))?);
     let mut differences = Vec::new();
     let mut entries = 0u64;
     for leaf in runtime.block_on(repo.leaves(record))? {
-        for entry in runtime.block_on(listing::entries(repo, record, &leaf.leaf))? {
+        for mut entry in runtime.block_on(listing::entries(repo, record, &leaf.leaf))? {
             if cancelled.load(Ordering::Relaxed) {
                 return Err(RepoError::Interrupted);
             }
             entries += 1;
+            owners.shift(&mut entry, |_| ());
             let path = entry.path().into_owned();
             let looked = (|| -> std::io::Result<Option<String>> {
                 let parent = open_parent(&root_fd, &path)?;

@@ -32,7 +32,7 @@ use jiff::Timestamp;
 
 use crate::repo::entry::Entry;
 use crate::repo::session::{Commit, Session, TOOL};
-use crate::repo::{Monitor, RepoError, Repository, Result, SnapshotRecord};
+use crate::repo::{Lease, Monitor, RepoError, Repository, Result, SnapshotRecord};
 
 pub use adopt::adopt;
 pub use budget::ByteBudget;
@@ -83,8 +83,13 @@ pub async fn backup(
     monitor: Arc<dyn Monitor>,
 ) -> Result<Backup> {
     let _lock = source.lock(repo, &options.state_dir)?;
+    let lease = source.lease.map(|held| Lease::resume(repo, &source.engine, &source.name, held));
+    if let Some(lease) = &lease {
+        // Before everything is read and uploaded in vain. What counts is asked again around the commit.
+        lease.ensure().await?;
+    }
     for _ in 0..ATTEMPTS {
-        if let Some(done) = attempt(repo, source, options, &monitor).await? {
+        if let Some(done) = attempt(repo, source, lease.as_ref(), options, &monitor).await? {
             return Ok(done);
         }
     }
@@ -94,10 +99,16 @@ pub async fn backup(
 async fn attempt(
     repo: &Arc<Repository>,
     source: &Source,
+    lease: Option<&Lease>,
     options: &BackupOptions,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Option<Backup>> {
-    let parent = last_listing(repo, source, &options.state_dir).await?;
+    let records = repo.snapshots_of(&source.engine, &source.name).await?.records;
+    if lease.is_none() && records.last().is_some_and(|newest| newest.lease.is_some()) {
+        // It would never be the newest, and whoever makes it would not know.
+        return Err(RepoError::LeaseRequired { volume: source.name.clone() });
+    }
+    let parent = last_listing_among(repo, source, &options.state_dir, &records).await?;
     let parent_id = parent.as_ref().map(|(record, _)| record.id.clone());
     if let Some((record, _)) = &parent {
         monitor.total(record.bytes, record.files);
@@ -153,9 +164,10 @@ async fn attempt(
         excludes: options.excludes.patterns().to_vec(),
         tool: TOOL.to_owned(),
         docker: source.docker.clone(),
+        lease: lease.map(|lease| lease.held().epoch),
     };
     let key = repo.keys().source_name(&source.engine, &source.name);
-    match session.commit(&key, record).await? {
+    match session.commit(&key, record, lease).await? {
         Commit::Committed(record) => {
             // The snapshot is safe. Without the state the next run only reads more.
             let _ = state.finish();
@@ -173,6 +185,16 @@ pub async fn last_listing(
     state_dir: &Path,
 ) -> Result<Option<(Arc<SnapshotRecord>, StateReader)>> {
     let records = repo.snapshots_of(&source.engine, &source.name).await?.records;
+    last_listing_among(repo, source, state_dir, &records).await
+}
+
+/// As [`last_listing`], where the snapshots of the source are known.
+async fn last_listing_among(
+    repo: &Arc<Repository>,
+    source: &Source,
+    state_dir: &Path,
+    records: &[Arc<SnapshotRecord>],
+) -> Result<Option<(Arc<SnapshotRecord>, StateReader)>> {
     let path = source.state_path(repo, state_dir);
     let Some(newest) = records.last() else { return Ok(None) };
     // Reading the state checks all of it, which takes a moment for a large one.

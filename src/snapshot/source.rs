@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use crate::repo::cache::create_private_dir;
-use crate::repo::{DockerContext, RepoError, Repository, Result, SourceKind};
+use crate::repo::{DockerContext, HeldLease, RepoError, Repository, Result, SourceKind};
 
 /// A volume, or a folder.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct Source {
     pub root: PathBuf,
     /// What rebuilds its surroundings.
     pub docker: Option<DockerContext>,
+    /// The lease under which it is backed up, if it is shared between hosts.
+    pub lease: Option<HeldLease>,
 }
 
 impl Source {

@@ -168,7 +168,7 @@ fn one_connection_takes_many_questions() {
         let length = stream.read(&mut answer).expect("answered");
         assert!(answer[..length].starts_with(b"HTTP/1.1 200"), "{path}");
     }
-    write!(stream, "POST /VolumeDriver.List HTTP/1.1\r\nHost: \r\nContent-Length: 0\r\n\r\n").expect("sent");
+    write!(stream, "POST /GraphDriver.Init HTTP/1.1\r\nHost: \r\nContent-Length: 0\r\n\r\n").expect("sent");
     let mut answer = [0; 1024];
     let length = stream.read(&mut answer).expect("answered");
     assert!(answer[..length].starts_with(b"HTTP/1.1 404"));

@@ -7,5 +7,6 @@ mod crash;
 mod engine;
 mod postgres;
 mod protocol;
+mod sharing;
 mod volumes;
 mod ways;

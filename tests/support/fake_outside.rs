@@ -253,6 +253,7 @@ impl Served {
             kind: SourceKind::Volume,
             root,
             docker: None,
+            lease: None,
         };
         let options = self.outside.backup_options();
         let done = self.runtime.block_on(snapshot::backup(repo, &source, &options, Arc::new(())));

@@ -30,10 +30,15 @@ impl PluginHost {
 
     /// On that host.
     pub fn with(host: Host) -> PluginHost {
+        PluginHost::with_settings(host, "")
+    }
+
+    /// With more lines in the table `[plugin]` of the configuration.
+    pub fn with_settings(host: Host, lines: &str) -> PluginHost {
         let socket = host.engine.plugins().join("voltool.sock");
         let config = host.sandbox.path("config.toml");
         let mut text = std::fs::read_to_string(&config).unwrap_or_default();
-        text.push_str(&format!("\n[plugin]\nsocket = {:?}\n", socket.to_str().expect("UTF-8")));
+        text.push_str(&format!("\n[plugin]\nsocket = {:?}\n{lines}", socket.to_str().expect("UTF-8")));
         std::fs::write(&config, text).expect("written");
         let mut plugin = PluginHost { host, daemon: None };
         plugin.start_daemon();

@@ -281,7 +281,7 @@ impl Place {
     /// The source named `name`, whose content is in a folder of that name.
     pub fn source(&self, name: &str) -> Source {
         let root = self.path(&format!("sources/{name}"));
-        Source { engine: "engine".into(), name: name.into(), kind: SourceKind::Volume, root, docker: None }
+        Source { engine: "engine".into(), name: name.into(), kind: SourceKind::Volume, root, docker: None, lease: None }
     }
 
     /// Makes the source named `name`.
@@ -326,7 +326,7 @@ impl Place {
         let selection = Selection::new(paths.iter().map(|path| path.as_bytes().to_vec()));
         let (repo, record, root) = (repo.clone(), record.clone(), target.path().to_owned());
         let restored = tokio::task::spawn_blocking(move || {
-            restore::to_dir(&repo, &record, &root, &selection, &(), &AtomicBool::new(false))
+            restore::to_dir(&repo, &record, &root, &selection, &Default::default(), &(), &AtomicBool::new(false))
         });
         let restored = restored.await.expect("a restore does not panic")?;
         Ok((restored, describe(target.path())))

@@ -85,6 +85,7 @@ fn settings(ctx: &Context, publish: Option<&Path>) -> DriverSettings {
         max_age: ctx.settings.guard.max_age,
         quiet: quiet().unwrap_or(defaults.quiet),
         publish: publish.map(Path::to_owned),
+        lease_wait: ctx.settings.plugin.lease_wait.and_then(|wait| wait.try_into().ok()).unwrap_or(defaults.lease_wait),
     }
 }
 
