@@ -60,6 +60,9 @@ pub struct VolumeFile {
     /// Whether this host holds it, as far as it knows.
     #[serde(default)]
     pub holding: bool,
+    /// Whether it still has to be given back: that has been decided, and the storage may not know.
+    #[serde(default)]
+    pub releasing: bool,
     /// Whether all of the content was in a snapshot when the lease was given back.
     #[serde(default)]
     pub saved: bool,
@@ -132,6 +135,7 @@ impl VolumeFile {
             removed: None,
             lease: None,
             holding: false,
+            releasing: false,
             saved: false,
             detached: false,
         }

@@ -149,6 +149,7 @@ impl<'a> Use<'a> {
 
     fn keep(mut self) {
         self.kept = true;
+        lock(&self.volume.mounts).keep();
     }
 }
 

@@ -51,7 +51,7 @@ impl Mounts {
         Mounts { file, counted, changed: Instant::now(), closed: false }
     }
 
-    /// Begins a use.
+    /// Begins a use. It is written down by [`Mounts::keep`]: a daemon that ends before the engine has its answer leaves none.
     ///
     /// # Errors
     /// If the volume is being removed.
@@ -60,8 +60,13 @@ impl Mounts {
             return Err(Closed);
         }
         *self.counted.mounts.entry(id.to_owned()).or_default() += 1;
-        self.save();
+        self.changed = Instant::now();
         Ok(())
+    }
+
+    /// The engine is going to be told that it may use it.
+    pub fn keep(&mut self) {
+        self.save();
     }
 
     /// Ends a use. Says whether it was the last one.

@@ -195,6 +195,7 @@ impl Driver {
             let change = |file: &mut VolumeFile| {
                 file.lease = Some(held);
                 file.holding = true;
+                file.releasing = false;
                 if stale {
                     file.wanted = Some(Wanted::Newest { otherwise: None });
                 }
@@ -264,12 +265,29 @@ impl Driver {
         let RepositoryAccess::Open(repo) = repository else {
             return Err("the repository cannot be reached".to_owned());
         };
-        let lease = Lease::resume(&repo, &sharing.name, &volume.name, held);
-        lease.release().await.map_err(|e| e.to_string())?;
-        volume.change(|file| file.give_back(true)).map_err(|e| e.to_string())?;
+        // Written down first: a lease that may have been given back must never be used again.
+        let given_back = volume.change(|file| {
+            file.give_back(true);
+            file.releasing = true;
+        });
+        given_back.map_err(|e| e.to_string())?;
+        self.finish_release(volume, sharing, &repo, held).await?;
         volume.works();
         self.outside().log(&format!("volume {}: the next host may have it", volume.name));
         Ok(())
+    }
+
+    /// Tells the storage that a lease is given back; again and again, until it has worked.
+    async fn finish_release(
+        &self,
+        volume: &Volume,
+        sharing: &Sharing,
+        repo: &Arc<Repository>,
+        held: HeldLease,
+    ) -> Result<(), String> {
+        let lease = Lease::resume(repo, &sharing.name, &volume.name, held);
+        lease.release().await.map_err(|e| format!("its lease could not be given back yet: {e}"))?;
+        volume.change(|file| file.releasing = false).map_err(|e| e.to_string())
     }
 
     /// A volume that was removed here needs no lease here. If it cannot be given back, another host has to take it over.
@@ -340,7 +358,14 @@ impl Driver {
         for volume in self.all() {
             // Who works on it checks as well.
             let Ok(_one_at_a_time) = volume.work.try_lock() else { continue };
-            if lock(&volume.file).holding
+            let (lease, releasing, holding) = {
+                let file = lock(&volume.file);
+                (file.lease, file.releasing, file.holding)
+            };
+            if let Some(held) = lease.filter(|_| releasing) {
+                // Until it has worked, others believe that this host uses the volume.
+                let _ = self.finish_release(&volume, sharing, &repo, held).await;
+            } else if holding
                 && let Err(reason) = self.still_holds(&volume, sharing, &repo).await
             {
                 self.outside().log(&format!("volume {}: {reason}", volume.name));

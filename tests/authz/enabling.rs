@@ -97,7 +97,7 @@ fn systemd_may_pass_the_socket() {
     sandbox.file("config.toml", "");
     let socket = sandbox.path("passed.sock");
     let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
-    let mut command = sandbox.command(["daemon", "--authz", "--socket", "-"]);
+    let mut command = sandbox.command(["daemon", "--plugin", "--socket", "-"]);
     let mut daemon = command.stdin(std::os::fd::OwnedFd::from(listener)).spawn().expect("voltool starts");
     // Queued until the daemon is there, as systemd has it.
     client::is_authz(&socket, Duration::from_secs(30)).expect("it answers");
@@ -165,8 +165,8 @@ fn parts_that_do_not_fit_together_are_told() {
     }
 
     std::fs::write(&socket, "a file").expect("written");
-    sandbox.run(["daemon", "--authz", "--socket", socket.to_str().expect("UTF-8")]).fails(1, &["is no socket"]);
-    sandbox.run(["daemon", "--authz", "--socket", "-"]).fails(1, &["no unix socket that listens"]);
+    sandbox.run(["daemon", "--plugin", "--socket", socket.to_str().expect("UTF-8")]).fails(1, &["is no socket"]);
+    sandbox.run(["daemon", "--plugin", "--socket", "-"]).fails(1, &["no unix socket that listens"]);
     let config = sandbox.file("daemon.json", "{}");
     let none = sandbox.run(["guard", "disable", "--no-reload", "--config-file", &config, "--pidfile", "/nonexistent"]);
     none.ok();

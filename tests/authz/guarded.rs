@@ -1,4 +1,4 @@
-//! A host whose engine asks `voltool daemon --authz`.
+//! A host whose engine asks `voltool daemon --plugin`.
 #![allow(dead_code)] // `loss_stories` uses a part of it.
 
 use std::fs::File;
@@ -49,7 +49,7 @@ impl Guarded {
     pub fn start_daemon(&mut self) {
         let log = File::options().create(true).append(true).open(self.host.sandbox.path("daemon.log")).expect("made");
         let socket = self.plugin_socket();
-        let mut command = self.host.sandbox.command(["daemon", "--authz", "--socket"]);
+        let mut command = self.host.sandbox.command(["daemon", "--plugin", "--socket"]);
         self.daemon = Some(command.arg(&socket).stderr(log).stdin(Stdio::null()).spawn().expect("voltool starts"));
         let begin = Instant::now();
         while client::is_authz(&socket, Duration::from_secs(5)).is_err() {

@@ -34,7 +34,7 @@ Examples:
   voltool guard enable")]
 pub struct DaemonArgs {
     /// Answer engines: volume driver and authorization
-    #[arg(long, alias = "authz")]
+    #[arg(long)]
     pub plugin: bool,
 
     /// Socket to listen on, instead of /run/docker/plugins/voltool.sock; - takes the one that is standard input, as systemd passes it
