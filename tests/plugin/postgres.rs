@@ -43,20 +43,26 @@ fn make_image(host: &PluginHost, bin: &Path) {
     let ldd = String::from_utf8(ldd.expect("ldd").stdout).expect("UTF-8");
     let libraries = ldd.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
     let mut copy = Command::new("cp");
-    copy.args(["-rL", "--parents"]).args(libraries).args([version, &share, Path::new("/usr/share/zoneinfo")]).arg(&root);
+    copy.args(["-rL", "--parents"])
+        .args(libraries)
+        .args([version, &share, Path::new("/usr/share/zoneinfo")])
+        .arg(&root);
     let copied = copy.stderr(Stdio::piped()).output().expect("cp");
     assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
     for folder in ["bin", "etc", "tmp", "data", "sock"] {
         std::fs::create_dir_all(root.join(folder)).expect("made");
     }
-    let busybox = ["/bin/busybox", "/usr/bin/busybox", "/bin/busybox.static"].into_iter().find(|path| Path::new(path).exists());
+    let busybox =
+        ["/bin/busybox", "/usr/bin/busybox", "/bin/busybox.static"].into_iter().find(|path| Path::new(path).exists());
     std::fs::copy(busybox.expect("busybox-static is installed"), root.join("bin/sh")).expect("copied");
-    std::fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\npostgres:x:999:999::/tmp:/bin/sh\n").expect("written");
+    std::fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\npostgres:x:999:999::/tmp:/bin/sh\n")
+        .expect("written");
     let program = Path::new("/usr/local/bin");
     std::fs::create_dir_all(root.join("usr/local")).expect("made");
     std::os::unix::fs::symlink(bin, root.join(program.strip_prefix("/").expect("a path"))).expect("made");
     let tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).stdout(Stdio::piped()).spawn().expect("tar");
-    let mut import = host.host.engine.docker_command(&["import", "--change", "ENV PATH=/usr/local/bin:/bin", "-", IMAGE]);
+    let mut import =
+        host.host.engine.docker_command(&["import", "--change", "ENV PATH=/usr/local/bin:/bin", "-", IMAGE]);
     let imported = import.stdin(tar.stdout.expect("piped")).output().expect("docker");
     assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
     std::fs::remove_dir_all(root).expect("removed");
@@ -160,7 +166,8 @@ fn start(host: &PluginHost, name: &str, socket: &Path) {
     let run = ["run", "-d", "--name", name, "--restart", "always", "--network", "none", "--user", USER];
     // A fast shutdown, which does not wait for clients.
     let how = ["--stop-signal", "INT", "-v", &bind, "-v", &volume, IMAGE];
-    let postgres = ["postgres", "-D", "/data/db", "-k", "/sock", "-c", "listen_addresses=", "-c", "shared_buffers=32MB"];
+    let postgres =
+        ["postgres", "-D", "/data/db", "-k", "/sock", "-c", "listen_addresses=", "-c", "shared_buffers=32MB"];
     host.docker(&[&run[..], &how, &postgres, &["-c", "jit=off", "-c", "dynamic_shared_memory_type=mmap"]].concat());
 }
 
@@ -170,7 +177,8 @@ fn log_is_clean(host: &PluginHost, container: &str) {
     let log = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(log.contains("ready to accept connections"), "{log}");
     let bad = |line: &&str| {
-        let loud = ["ERROR", "FATAL", "PANIC", "WARNING", "corrupt", "invalid page"].iter().any(|word| line.contains(word));
+        let loud =
+            ["ERROR", "FATAL", "PANIC", "WARNING", "corrupt", "invalid page"].iter().any(|word| line.contains(word));
         loud && !EXPECTED.iter().any(|text| line.contains(text))
     };
     let found: Vec<&str> = log.lines().filter(bad).collect();
@@ -237,7 +245,21 @@ fn a_database_does_not_notice() {
     // Stopped, it is whole on the disk, and nobody uses the volume any more, however often that was not said.
     host.docker(&["stop", "pg"]);
     log_is_clean(&host, "pg");
-    let check = ["run", "--rm", "--network", "none", "--user", USER, "-v", "pg:/data", IMAGE, "pg_checksums", "-c", "-D", "/data/db"];
+    let check = [
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--user",
+        USER,
+        "-v",
+        "pg:/data",
+        IMAGE,
+        "pg_checksums",
+        "-c",
+        "-D",
+        "/data/db",
+    ];
     assert!(host.docker(&check).contains("Bad checksums:  0"));
     host.docker(&["rm", "pg"]);
     let begin = Instant::now();

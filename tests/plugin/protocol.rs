@@ -108,7 +108,9 @@ fn names_are_those_of_the_engines_own_driver() {
         served.ok("Mount", &json!({"Name": name, "ID": "1"}));
     }
     let before = std::fs::read_dir(served.state().join("volumes")).expect("read").count();
-    for name in ["", "a", ".", "..", "a/../b", "../b", "/etc", "a b", "ä1", "aß", "-a", "_a", ".a", "a\n", &"x".repeat(256)] {
+    for name in
+        ["", "a", ".", "..", "a/../b", "../b", "/etc", "a b", "ä1", "aß", "-a", "_a", ".a", "a\n", &"x".repeat(256)]
+    {
         let why = served.refused("Create", &json!({"Name": name, "Opts": {}}));
         assert!(why.starts_with("volume name "), "{why}");
         for question in ["Get", "Mount", "Unmount", "Remove"] {
@@ -138,7 +140,8 @@ fn a_volume_whose_file_is_damaged_stays() {
     std::fs::write(file("newer"), whole.replace("\"version\": 1", "\"version\": 2")).expect("written");
     std::fs::write(file("other"), &whole).expect("written");
     std::fs::write(file("text"), "this is not JSON").expect("written");
-    let contents = |served: &Served| names.map(|name| std::fs::read(served.data(name).with_file_name("volume.json")).ok());
+    let contents =
+        |served: &Served| names.map(|name| std::fs::read(served.data(name).with_file_name("volume.json")).ok());
     let damaged = contents(&served);
     served.restart();
     let listed = served.ok("List", &json!({}));
@@ -364,7 +367,8 @@ fn what_may_be_removed_and_what_becomes_of_it() {
             let before = snapshots(&served, &repo);
             let trash = trash(&served);
             let (status, answer) = served.ask("Remove", &json!({"Name": name}));
-            let goes = matches!(content, Empty | Safe) || on_remove == "trash" || (on_remove, content) == ("snapshot", AtRisk);
+            let goes =
+                matches!(content, Empty | Safe) || on_remove == "trash" || (on_remove, content) == ("snapshot", AtRisk);
             assert_eq!(status == 200, goes, "{what}: {answer}");
             served.outside.access(Access::Open(repo.clone()));
             let new = &snapshots(&served, &repo) - &before;
@@ -375,7 +379,8 @@ fn what_may_be_removed_and_what_becomes_of_it() {
                 let expected = if content == AtRisk && on_remove == "snapshot" { vec![name.as_str()] } else { vec![] };
                 assert_eq!(taken, expected, "{what}");
                 let keeps = on_remove == "trash" && !matches!(content, Empty | Safe);
-                served.wait("what need not be kept is deleted", || trash_of(&served, &name).len() == usize::from(keeps));
+                served
+                    .wait("what need not be kept is deleted", || trash_of(&served, &name).len() == usize::from(keeps));
                 let kept: Vec<String> = trash_of(&served, &name).into_iter().collect();
                 if let [kept] = kept.as_slice() {
                     let data = served.state().join("trash").join(kept).join("_data");

@@ -72,7 +72,10 @@ const WAYS: &[(&str, &str)] = &[
     ("volume prune", "docker rm app data; docker volume prune -f; docker volume prune -a -f"),
     ("system prune --volumes", "docker system prune -f --volumes"),
     ("container prune, then volume prune", "docker container prune -f; docker volume prune -f"),
-    ("a script with xargs", "docker ps -aq | xargs docker rm -fv; docker volume ls -qf dangling=true | xargs -r docker volume rm"),
+    (
+        "a script with xargs",
+        "docker ps -aq | xargs docker rm -fv; docker volume ls -qf dangling=true | xargs -r docker volume rm",
+    ),
     ("the last consumer", "docker rm data; docker rm -v app"),
 ];
 
@@ -120,7 +123,9 @@ fn nine_ways_to_lose_data_with_nothing_but_the_driver() {
     }
 
     // The bare socket: every spelling of the same.
-    for target in ["/v1.41/volumes/stored?force=1", "/volumes/stored", "/v1.41/%76olumes/stored", "/containers/data?v=1&force=1"] {
+    for target in
+        ["/v1.41/volumes/stored?force=1", "/volumes/stored", "/v1.41/%76olumes/stored", "/containers/data?v=1&force=1"]
+    {
         seed(&host, "stored", &[], target);
         host.docker(&["rm", "-f", "app"]);
         if !target.contains("containers") {
