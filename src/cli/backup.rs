@@ -10,12 +10,13 @@ use futures_util::StreamExt;
 use globset::Glob;
 use serde::Serialize;
 
+use super::plugin::daemon::Daemon;
 use super::snapshots::SnapshotRow;
 use super::ui::{Cell, Column, Table, format};
 use super::{CliError, Context, Kind, Outcome, open};
 use crate::docker::Engine;
 use crate::driver;
-use crate::inventory::{self, AccessError, Inventory, VolumeInfo, readable_root};
+use crate::inventory::{self, AccessError, Inventory, VolumeInfo, is_own_driver, readable_root};
 use crate::repo::{DockerContext, RepoError, Repository, SourceKind, VolumeDefinition};
 use crate::snapshot::{self, Backup, BackupOptions, ByteBudget, DEFAULT_LEVEL, Excludes, Source};
 
@@ -77,6 +78,8 @@ const ENABLE_LABEL: &str = "voltool.enable";
 /// What to back up, and what stood in the way of more.
 struct Plan {
     sources: Vec<Source>,
+    /// Volumes that were mounted for this.
+    mounted: Vec<String>,
     failures: Vec<anyhow::Error>,
 }
 
@@ -97,6 +100,17 @@ pub async fn run(ctx: &Context, args: BackupArgs) -> anyhow::Result<Outcome> {
         (Some(path), Some(name)) => plan_path(ctx, path, name).await?,
         _ => plan_volumes(ctx, &args.volumes).await?,
     };
+    let mounted = plan.mounted.clone();
+    let done = run_plan(ctx, args, plan, excludes).await;
+    for volume in mounted {
+        if let Err(e) = Daemon::of(ctx).unmount(&volume).await {
+            ctx.ui.warn(&e.message);
+        }
+    }
+    done
+}
+
+async fn run_plan(ctx: &Context, args: BackupArgs, plan: Plan, excludes: Excludes) -> anyhow::Result<Outcome> {
     let repo = open::repository(ctx).await?;
     if args.dry_run {
         return dry_run(ctx, &repo, plan, &excludes, args.json).await;
@@ -105,7 +119,7 @@ pub async fn run(ctx: &Context, args: BackupArgs) -> anyhow::Result<Outcome> {
     let options = options(ctx, args.tag, excludes);
     let parallel = args.parallel.map(NonZeroUsize::get).or(ctx.settings.parallel).unwrap_or(PARALLEL);
     let parallel = parallel.min((ctx.settings.memory / PER_VOLUME) as usize);
-    let Plan { sources, mut failures } = plan;
+    let Plan { sources, mut failures, .. } = plan;
     let (repo, options) = (&repo, &options);
     let jobs = sources.iter().map(|source| async move { (source, back_up(ctx, repo, source, options).await) });
     let results: Vec<_> = futures_util::stream::iter(jobs).buffered(parallel.max(1)).collect().await;
@@ -213,13 +227,13 @@ async fn plan_path(ctx: &Context, path: &Path, name: &str) -> anyhow::Result<Pla
         },
     };
     let source = Source { engine, name: name.to_owned(), kind: SourceKind::Path, root, docker: None, lease: None };
-    Ok(Plan { sources: vec![source], failures: Vec::new() })
+    Ok(Plan { sources: vec![source], mounted: Vec::new(), failures: Vec::new() })
 }
 
 async fn plan_volumes(ctx: &Context, names: &[String]) -> anyhow::Result<Plan> {
     let engine = open::engine(ctx).await?;
     let inventory = open::inventory(ctx, &engine).await?;
-    let mut plan = Plan { sources: Vec::new(), failures: Vec::new() };
+    let mut plan = Plan { sources: Vec::new(), mounted: Vec::new(), failures: Vec::new() };
     let mut chosen: Vec<&VolumeInfo> = Vec::new();
     for name in names {
         match inventory.volume(name) {
@@ -252,6 +266,16 @@ async fn plan_volumes(ctx: &Context, names: &[String]) -> anyhow::Result<Plan> {
         {
             ctx.ui.note(&format!("{} is left out: {why}, so its snapshots are another host's to take", volume.name));
             continue;
+        }
+        if is_own_driver(&volume.driver) && volume.options.contains_key("mount") {
+            // Its content is elsewhere, and the daemon knows how to get at it.
+            match Daemon::of(ctx).mount(&volume.name).await {
+                Ok(()) => plan.mounted.push(volume.name.clone()),
+                Err(e) => {
+                    plan.failures.push(anyhow::Error::from(e).context(format!("backup of {} failed", volume.name)));
+                    continue;
+                }
+            }
         }
         match readable_root(volume, &engine) {
             Ok(root) => plan.sources.push(source_of(ctx, &engine, &inventory, volume, root)),

@@ -117,6 +117,7 @@ async fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<Outcome> {
         Verb::Undo(args) => super::undo::run(context, args).await,
         Verb::Docker(args) => super::docker::run(context, &args).await,
         Verb::Guard(args) => super::guard::run(context, args).await,
+        Verb::Plugin(args) => super::plugin::run(context, args).await,
         Verb::Daemon(args) => super::daemon::run(context, args).await,
         Verb::History(args) => super::history::run(context, args).await,
         Verb::Audit(args) => super::audit::run(context, args).await,

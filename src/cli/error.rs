@@ -177,6 +177,12 @@ fn of_repository(e: &RepoError) -> Verdict {
         RepoError::Busy { .. } => (Kind::Busy, "wait until the other run has ended"),
         RepoError::NoSnapshot(_) => (Kind::Failed, "'voltool snapshots' lists what there is"),
         RepoError::Fenced(_) => (Kind::Failed, "run it again; what was uploaded is not uploaded again"),
+        RepoError::LeaseLost { .. } => (
+            Kind::Failed,
+            "the volume is the other host's now; what this host had not committed is only in its own copy",
+        ),
+        RepoError::LeaseContended { .. } => (Kind::Busy, "run it again in a moment"),
+        RepoError::LeaseRequired { .. } => (Kind::Failed, "the daemon of that host backs it up"),
         RepoError::Interrupted => return Verdict { kind: Kind::Interrupted, hints: Vec::new() },
         _ => return Verdict { kind: Kind::Failed, hints: Vec::new() },
     };

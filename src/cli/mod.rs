@@ -34,8 +34,8 @@ pub mod ls;
 pub mod man;
 mod markdown;
 pub mod open;
-mod own_driver;
 pub mod plan_view;
+pub mod plugin;
 pub mod prune;
 pub mod restore;
 pub mod rm;
@@ -202,6 +202,7 @@ pub enum Verb {
     Undo(undo::UndoArgs),
     Docker(docker::DockerArgs),
     Guard(guard::GuardArgs),
+    Plugin(plugin::PluginArgs),
     Daemon(daemon::DaemonArgs),
     History(history::HistoryArgs),
     Audit(audit::AuditArgs),

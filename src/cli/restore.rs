@@ -9,11 +9,12 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
+use super::plugin::daemon::Daemon;
 use super::snapshot_ref::{self, SnapshotRef};
 use super::ui::format;
-use super::{CliError, Context, Kind, Outcome, open, own_driver};
+use super::{CliError, Context, Kind, Outcome, open};
 use crate::docker::Engine;
-use crate::driver;
+use crate::driver::{self, VolumeOptions};
 use crate::inventory::{Inventory, VolumeInfo, bound_folder, is_own_driver, readable_root};
 use crate::repo::{FileProblem, Monitor, Repository, SnapshotRecord, SourceKind, VolumeDefinition};
 use crate::restore::replace::{Replaced, Staging, is_empty};
@@ -182,10 +183,11 @@ async fn to_folder(
         std::fs::canonicalize(dir).map_err(|e| CliError::failed(format!("cannot read {}: {e}", dir.display())))?;
     // What is half done is taken away, also after a signal.
     ctx.interrupt.finish_yourself(true);
-    let result = fill(ctx, repo, record, &root, &dir.display().to_string(), args).await;
+    let shape = Shape { owners: args.uid_map.clone().unwrap_or_default(), limit: None };
+    let result = fill(ctx, repo, record, &root, &dir.display().to_string(), args, shape).await;
     let result = match result {
         Ok((row, replaced)) => {
-            discard(ctx, replaced);
+            discard(ctx, replaced, false);
             Ok(row)
         }
         Err(e) => {
@@ -220,7 +222,7 @@ pub(super) async fn to_volume(
     }
     if driver::is_to_be_restored(volume) {
         // Its driver would restore what it believes is wanted; this is what is wanted now.
-        own_driver::begin_empty(ctx, name).await?;
+        Daemon::of(ctx).begin_empty(name).await?;
     }
     // If this fails, a volume that was made here stays: its content is where only a container's start makes it visible.
     let root = readable_root(volume, engine)?;
@@ -317,10 +319,12 @@ async fn into_volume(
             .hint(format!("--to {name}-restored restores beside it"))
             .into());
     }
+    let shape = Shape::of(volume, args)?;
+    let limited = shape.limit.is_some();
     let running: Vec<_> = inventory.users_of(volume).into_iter().filter(|c| c.is_running()).cloned().collect();
     if running.is_empty() {
-        let (row, replaced) = fill(ctx, repo, record, root, name, args).await?;
-        discard(ctx, replaced);
+        let (row, replaced) = fill(ctx, repo, record, root, name, args, shape).await?;
+        discard(ctx, replaced, limited);
         return Ok(row);
     }
     let names: Vec<&str> = running.iter().map(|c| c.name.as_str()).collect();
@@ -349,7 +353,7 @@ async fn into_volume(
     }
     let filled = match stop_failure {
         Some(e) => Err(e.into()),
-        None => fill(ctx, repo, record, root, name, args).await,
+        None => fill(ctx, repo, record, root, name, args, shape).await,
     };
     let mut not_started = Vec::new();
     for container in stopped.iter().rev() {
@@ -372,8 +376,29 @@ async fn into_volume(
             return Err(e.context(format!("containers were not started again: {}", not_started.join(", "))));
         }
     };
-    discard(ctx, replaced);
+    discard(ctx, replaced, limited);
     Ok(row)
+}
+
+/// What restored content has to look like.
+#[derive(Debug, Clone)]
+struct Shape {
+    /// What becomes of its owners.
+    owners: OwnerMap,
+    /// How much may be in it, in bytes.
+    limit: Option<u64>,
+}
+
+impl Shape {
+    /// What the command line says goes before what the volume's own options say.
+    fn of(volume: &VolumeInfo, args: &RestoreArgs) -> Result<Shape, CliError> {
+        let options = match is_own_driver(&volume.driver) {
+            true => VolumeOptions::parse(&volume.options)
+                .map_err(|e| CliError::failed(format!("volume {}: {e}", volume.name)))?,
+            false => VolumeOptions::default(),
+        };
+        Ok(Shape { owners: args.uid_map.clone().unwrap_or(options.uid_map), limit: options.size })
+    }
 }
 
 /// Restores beside `root`, verifies if something is to be replaced, and puts the result in the place of `root`. Whatever fails leaves `root`
@@ -385,6 +410,7 @@ async fn fill(
     root: &Path,
     target: &str,
     args: &RestoreArgs,
+    shape: Shape,
 ) -> anyhow::Result<(Row, Option<Replaced>)> {
     let had_content = !is_empty(root)?;
     if had_content && !args.replace {
@@ -397,9 +423,8 @@ async fn fill(
     let job = {
         let (repo, record, root) = (repo.clone(), record.clone(), root.to_owned());
         let (monitor, selection, cancelled) = (task.clone(), open::selection(&args.path), cancelled.clone());
-        let owners = args.uid_map.clone().unwrap_or_default();
         tokio::task::spawn_blocking(move || {
-            fill_blocking(&repo, &record, &root, &selection, &owners, had_content, &monitor, &cancelled)
+            fill_blocking(&repo, &record, &root, &selection, &shape, had_content, &monitor, &cancelled)
         })
     };
     let (restored, replaced) = tokio::select! {
@@ -442,11 +467,12 @@ fn fill_blocking(
     record: &SnapshotRecord,
     root: &Path,
     selection: &Selection,
-    owners: &OwnerMap,
+    shape: &Shape,
     had_content: bool,
     monitor: &dyn Monitor,
     cancelled: &AtomicBool,
 ) -> anyhow::Result<(Restored, Option<Replaced>)> {
+    let owners = &shape.owners;
     let staging = match Staging::beside(root) {
         Ok(staging) => staging,
         Err(e) if had_content => return Err(e.into()),
@@ -461,6 +487,12 @@ fn fill_blocking(
             };
         }
     };
+    if let Some(limit) = shape.limit {
+        driver::limit(staging.path(), limit).map_err(|e| {
+            let error = CliError::failed(&e);
+            e.hint().into_iter().fold(error, CliError::hint)
+        })?;
+    }
     // The new root looks like the old one if the snapshot does not say otherwise.
     restore::replace::copy_root_attributes(root, staging.path())?;
     let restored = restore::to_dir(repo, record, staging.path(), selection, owners, monitor, cancelled)?;
@@ -493,9 +525,12 @@ fn fill_blocking(
 }
 
 /// The new content is proved; the old one goes.
-fn discard(ctx: &Context, replaced: Option<Replaced>) {
+fn discard(ctx: &Context, replaced: Option<Replaced>, limited: bool) {
     if let Some(replaced) = replaced {
         let old = replaced.old().to_owned();
+        if limited {
+            driver::lift_limit(&old);
+        }
         if let Err(e) = replaced.discard() {
             ctx.ui.warn(&format!("the old content is still in {}: {e}", old.display()));
         }

@@ -4,13 +4,14 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::guarded::{GuardOptions, Guarded};
+use super::plugin::daemon::Daemon;
 use super::restore::{self, RestoreArgs};
 use super::ui::{Cell, Column, Table, format};
-use super::{CliError, Context, Kind, Outcome, open, own_driver};
+use super::{CliError, Context, Kind, Outcome, open};
 use crate::docker::{Engine, EngineErrorKind};
 use crate::guard::Verdict;
 use crate::guard::undo::{Notes, Removal, RemovedContainer, RemovedVolume, recreation};
-use crate::inventory::is_own_driver;
+use crate::inventory::{OWN_DRIVER, is_own_driver};
 
 /// List what was removed through voltool, or bring it back
 ///
@@ -56,7 +57,9 @@ pub async fn run(ctx: &Context, args: UndoArgs) -> anyhow::Result<Outcome> {
     };
     let mut removal = choose(removals, id)?;
     let guarded = Guarded::open(ctx, &GuardOptions::default()).await?;
-    if removal.engine != guarded.judge.engine_name {
+    // The driver's notes name the engine under whose name its snapshots are: none if there was no need for one.
+    let names = [guarded.judge.engine_name.as_str(), ctx.settings.plugin.shared_as.as_deref().unwrap_or_default(), ""];
+    if !names.contains(&removal.engine.as_str()) {
         let message = format!(
             "{} was removed on engine {}, and this one is {}",
             removal.id, removal.engine, guarded.judge.engine_name
@@ -130,13 +133,17 @@ async fn bring_back(
 async fn volume_back(ctx: &Context, guarded: &Guarded<'_>, removed: &RemovedVolume) -> anyhow::Result<()> {
     let definition = &removed.definition;
     let name = &definition.name;
-    let exists = guarded.engine.volume(name).await?.is_some();
+    let there = guarded.engine.volume(name).await?;
     let own = is_own_driver(&definition.driver);
+    if let Some(other) = there.as_ref().filter(|other| own != is_own_driver(&other.driver)) {
+        let error = CliError::failed(format!("there is a volume {name} again, of driver {}", other.driver));
+        return Err(error
+            .hint("remove that one first; 'voltool restore' can restore into a volume of another name")
+            .into());
+    }
+    let exists = there.is_some();
     if let Some(trash) = removed.trash.as_ref().filter(|_| own) {
-        own_driver::bring_back(ctx, trash).await?;
-        guarded.engine.create_volume(name, &definition.driver, &definition.labels, &definition.options).await?;
-        ctx.ui.note(&format!("volume {name} is back from the trash, with all that was in it"));
-        return Ok(());
+        return from_trash(ctx, guarded, name, trash).await;
     }
     let Some(snapshot) = removed.snapshot.as_ref().filter(|_| definition.driver == "local" || own) else {
         if !exists {
@@ -172,6 +179,18 @@ async fn volume_back(ctx: &Context, guarded: &Guarded<'_>, removed: &RemovedVolu
     if removed.verdict != Verdict::Safe {
         ctx.ui.note(&format!("volume {name} is back as of snapshot {snapshot}; what changed after it was given up"));
     }
+    Ok(())
+}
+
+/// The driver keeps what it has put into the trash as it was, labels and options included; the engine does not.
+async fn from_trash(ctx: &Context, guarded: &Guarded<'_>, name: &str, trash: &str) -> anyhow::Result<()> {
+    let daemon = Daemon::of(ctx);
+    daemon.bring_back(trash).await?;
+    let kept = daemon.volumes().await?.volumes;
+    if let Some(back) = kept.iter().find(|volume| volume.name == name) {
+        guarded.engine.create_volume(name, OWN_DRIVER, &back.labels, &back.options).await?;
+    }
+    ctx.ui.note(&format!("volume {name} is back from the trash, with all that was in it"));
     Ok(())
 }
 

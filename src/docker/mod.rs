@@ -4,6 +4,7 @@
 //! what it means for volumes is worked out in [`crate::inventory`].
 
 pub mod connect;
+pub mod drivers;
 pub mod error;
 pub mod events;
 pub mod inspect;

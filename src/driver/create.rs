@@ -5,7 +5,9 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::backing::Backing;
 use super::files::{self, VolumeFile, Wanted};
+use super::quota::{Quota, QuotaError};
 use super::{Driver, Step, Volume, VolumeOptions, name};
 
 /// The mode of a fresh volume's root if nothing else is asked for: as in the engine's own driver.
@@ -24,17 +26,26 @@ impl Driver {
         if let Some(volume) = self.volume(name) {
             return Ok(volume);
         }
+        if let Some(url) = &parsed.mount {
+            Backing::new(url.clone()).check().map_err(|e| in_one_line(&e, e.hint()))?;
+        }
         // The repository may take its time; who needs nothing of it does not wait for it.
         let wanted = self.wanted(&parsed).await?;
         let one_at_a_time = self.shared.naming.lock().await;
         if let Some(volume) = self.volume(name) {
             return Ok(volume);
         }
-        let volume = self.make(name, options, parsed, wanted).map_err(|e| format!("cannot make volume {name}: {e}"))?;
+        // The tools behind a limit take a while.
+        let (driver, new) = (self.clone(), name.to_owned());
+        let made = tokio::task::spawn_blocking(move || driver.make(&new, options, parsed, wanted)).await;
+        let volume = made
+            .unwrap_or_else(|e| Err(format!("it ended unexpectedly: {e}")))
+            .map_err(|e| format!("cannot make volume {name}: {e}"))?;
         drop(one_at_a_time);
         if volume.options.begins_at_once() && volume.is_wanting() {
             self.fill_in_background(&volume);
         }
+        self.learn_soon();
         self.outside().log(&format!("made volume {name}"));
         Ok(volume)
     }
@@ -85,11 +96,29 @@ impl Driver {
     }
 }
 
-/// Makes the root of a fresh volume, with the owner and mode that were asked for.
+/// Makes the root of a volume, with the limit, owner and mode that were asked for. Blocks.
 pub(super) fn make_root(path: &Path, options: &VolumeOptions) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("{}: {e}", path.display());
     std::fs::DirBuilder::new().mode(0o700).create(path).map_err(failed)?;
+    if let Some(size) = options.size {
+        limit(path, size).map_err(|e| in_one_line(&e, e.hint()))?;
+    }
     set_root(path, options).map_err(failed)
+}
+
+/// Limits what an empty folder may hold. Blocks.
+///
+/// # Errors
+/// If its file system has no such limits, or the tools for them are not there.
+pub fn limit(path: &Path, size: u64) -> Result<(), QuotaError> {
+    let quota = Quota::find(path)?;
+    quota.prepare(path)?;
+    quota.limit(path, size)
+}
+
+/// All that is to be said, for somebody who gets one line from the engine.
+pub(super) fn in_one_line(error: &dyn std::fmt::Display, hint: Option<String>) -> String {
+    hint.map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
 }
 
 /// Gives the root of an empty volume the owner and mode that were asked for, if any were: an engine that finds a folder in the image in

@@ -46,8 +46,10 @@ impl Volumes for Driver {
             "BringBack" => self.bring_back(name).await.map(|volume| json!({ "Name": volume.name })),
             "BeginEmpty" => self.begin_empty(name).await.map(|()| Value::Null),
             "TakeOver" => self.take_over(name).await.map(|from| json!({ "From": from })),
-            "Detach" => self.detach(name, true).map(|()| Value::Null),
-            "Attach" => self.detach(name, false).map(|()| Value::Null),
+            "Detach" => self.detach(name).map(|()| Value::Null),
+            "Attach" => self.attach(name).await.map(|()| Value::Null),
+            "Hold" => self.hold(name, true).map(|()| Value::Null),
+            "Release" => self.hold(name, false).map(|()| Value::Null),
             _ => return None,
         })
     }
@@ -69,16 +71,16 @@ impl Driver {
             .all()
             .iter()
             .map(|volume| {
-                let (options, labels) = {
+                let (options, labels, detached) = {
                     let file = lock(&volume.file);
-                    (file.options.clone(), file.labels.clone())
+                    (file.options.clone(), file.labels.clone(), file.detached)
                 };
                 json!({
                     "name": volume.name, "options": options, "labels": labels, "created": volume.created,
-                    "folder": volume.folder, "status": self.status(volume),
+                    "folder": volume.folder, "detached": detached, "status": self.status(volume),
                 })
             })
             .collect();
-        json!({ "volumes": volumes, "trash": self.in_trash() })
+        json!({ "volumes": volumes, "trash": self.discarded() })
     }
 }

@@ -43,7 +43,8 @@ impl Driver {
         let repo = self.outside().repository().await.ok();
         let mut due = Vec::new();
         for volume in self.all() {
-            if volume.is_wanting() || volume.trouble.is_some() {
+            // What is on a server is not walked for the sake of a number.
+            if volume.is_wanting() || volume.trouble.is_some() || volume.options.mount.is_some() {
                 continue;
             }
             let state = match (&repo, self.source(&volume).await) {
@@ -103,6 +104,9 @@ impl Driver {
                 status.insert("changed_since".to_owned(), json!({ "objects": objects, "bytes": bytes }));
             }
             status.insert("as_of".to_owned(), json!(found.at));
+        }
+        if let Some(host) = &self.shared.settings.host_state_dir {
+            status.insert("content".to_owned(), json!(super::publish::content_below(host, &volume.name)));
         }
         if let Some(origin) = &lock(&volume.file).origin {
             status.insert("restored_from".to_owned(), json!(origin));

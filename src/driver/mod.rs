@@ -11,7 +11,9 @@
 //! | [`create`], [`fill`], [`mount`], [`remove`], [`trash`] | what can happen to it |
 //! | [`quota`], [`backing`], [`tool`] | limits, content that is elsewhere, and the programs behind both |
 //! | [`sharing`] | volumes that several hosts use, one at a time |
+//! | [`detach`] | engines forget a volume, and its content stays |
 //! | [`facts`] | what is known of its content: for `docker volume inspect` |
+//! | [`publish`] | where engines look, if that is not where volumes are |
 //! | [`outside`] | what the driver needs of the engine and the repository |
 //! | [`endpoints`] | the answers to [`crate::plugin::Volumes`] |
 //!
@@ -21,6 +23,7 @@
 
 pub mod backing;
 pub mod create;
+pub mod detach;
 pub mod endpoints;
 pub mod facts;
 pub mod files;
@@ -32,6 +35,7 @@ pub mod name;
 pub mod options;
 pub mod outside;
 pub mod policy;
+pub mod publish;
 pub mod quota;
 pub mod reconcile;
 pub mod remove;
@@ -43,16 +47,19 @@ pub mod volume;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::inventory::{VolumeInfo, is_own_driver};
 
+pub use create::limit;
 pub use files::{FileError, Layout};
 pub use options::VolumeOptions;
 pub use outside::{DriverSettings, Outside};
 pub use remove::forget_beginning;
 pub use sharing::lease_of;
 pub use steps::Step;
+pub use trash::lift_limit;
 pub use volume::Volume;
 
 /// All volumes. Cheap to clone.
@@ -70,6 +77,8 @@ struct Shared {
     sharing: Option<sharing::Sharing>,
     /// Held while a volume gets or loses its name.
     naming: tokio::sync::Mutex<()>,
+    /// The engine will be asked for labels in a moment.
+    learning: AtomicBool,
 }
 
 /// The driver's name in sentences to people.
@@ -96,10 +105,13 @@ impl Driver {
             outside,
             volumes: RwLock::new(volumes),
             naming: tokio::sync::Mutex::default(),
+            learning: AtomicBool::new(false),
         };
         let driver = Driver { shared: Arc::new(shared) };
         driver.settle_notes();
         driver.all().iter().for_each(|volume| driver.discard_stale(volume));
+        // What an earlier daemon has mounted for the engine, and nobody uses any more.
+        driver.all().iter().for_each(|volume| driver.withdraw(volume));
         Ok(driver)
     }
 

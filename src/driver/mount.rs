@@ -4,10 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backing::{self, Backing, Unmounted};
+use super::create::in_one_line;
 use super::{Driver, Volume, create, lock};
 
 /// How long a mount may wait for content. Engines give up after 120 s, and then never say that the mount has ended; podman after 5 s.
 const PATIENCE: Duration = Duration::from_secs(110);
+/// How long the program that mounts what is elsewhere may take.
+const HELPER: Duration = Duration::from_secs(60);
 /// How long after the last use has ended what follows from that is done: a container that is started again at once finds everything as it was.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -37,6 +41,7 @@ impl Driver {
                 ));
             }
         }
+        self.publish(&volume).inspect_err(|reason| volume.failed(reason))?;
         using.keep();
         volume.works();
         Ok(self.mountpoint(&volume))
@@ -44,13 +49,14 @@ impl Driver {
 
     /// Makes a volume ready to be used.
     async fn ready(&self, volume: &Arc<Volume>) -> Result<(), String> {
-        self.hold(volume).await?;
+        self.take_lease(volume).await?;
         if volume.is_wanting() {
             // A task of its own: it goes on when nobody waits for it any more.
             let (driver, filled) = (self.clone(), volume.clone());
             let task = tokio::spawn(async move { driver.fill(&filled).await });
             task.await.map_err(|e| format!("the restore ended unexpectedly: {e}"))??;
         }
+        self.mount_backing(volume).await?;
         let data = volume.data();
         if !data.is_dir() {
             return Err(format!(
@@ -84,16 +90,47 @@ impl Driver {
             // Counts can be wrong; the engine knows what runs.
             driver.compare_with_engine(&volume).await;
             if lock(&volume.mounts).is_empty() {
+                driver.withdraw(&volume);
+                driver.unmount_backing(&volume).await;
                 driver.give_back(&volume).await;
                 driver.look_again(&volume);
             }
         });
     }
 
-    /// Where the content is, as engines are to be told.
-    pub(super) fn mountpoint(&self, volume: &Volume) -> PathBuf {
-        volume.data()
+    /// Mounts what is elsewhere, if it is; nothing happens if it is mounted already.
+    async fn mount_backing(&self, volume: &Arc<Volume>) -> Result<(), String> {
+        let Some(url) = volume.options.mount.clone() else { return Ok(()) };
+        let _one_at_a_time = volume.work.lock().await;
+        let at = volume.data();
+        let job = tokio::task::spawn_blocking(move || Backing::new(url).mount(&at, HELPER));
+        let mounted = job.await.map_err(|e| format!("the mount ended unexpectedly: {e}"))?;
+        mounted.inspect(|()| volume.works()).map_err(|e| in_one_line(&e, e.hint()))
     }
+
+    /// Unmounts what is elsewhere. The caller works on the volume alone, and nobody uses it.
+    async fn unmount_backing(&self, volume: &Arc<Volume>) {
+        if volume.options.mount.is_none() {
+            return;
+        }
+        match unmount_blocking(volume).await {
+            Ok(Unmounted::ByForce(why)) => {
+                self.outside().log(&format!("volume {} was unmounted by force: {why}", volume.name));
+            }
+            Ok(_) => {}
+            Err(reason) => {
+                self.outside().log(&format!("volume {}: {reason}", volume.name));
+                volume.failed(&reason);
+            }
+        }
+    }
+}
+
+/// Unmounts whatever is mounted at a volume's root.
+pub(super) async fn unmount_blocking(volume: &Arc<Volume>) -> Result<Unmounted, String> {
+    let at = volume.data();
+    let job = tokio::task::spawn_blocking(move || backing::unmount(&at));
+    job.await.map_err(|e| format!("the unmount ended unexpectedly: {e}"))?.map_err(|e| in_one_line(&e, e.hint()))
 }
 
 /// A use that has begun, and ends with this unless it is kept.

@@ -57,13 +57,15 @@ pub struct DriverSettings {
     pub ephemeral: Vec<String>,
     /// `guard.max_age`.
     pub max_age: Option<SignedDuration>,
+    /// How long a mount waits for a lease that another host holds.
+    pub lease_wait: Duration,
     /// How long a use that no running container accounts for is believed all the same. Between `Mount` and the moment at which the
     /// container counts as running, other volumes may have to be restored.
     pub quiet: Duration,
-    /// How long a mount waits for a lease that another host holds.
-    pub lease_wait: Duration,
     /// The folder below which the engine looks for what is mounted, if it is not where the volumes are: in a plugin that the engine manages.
     pub publish: Option<std::path::PathBuf>,
+    /// The state folder's path on the host, for a plugin that the engine manages: with it, voltool on the host finds the content.
+    pub host_state_dir: Option<std::path::PathBuf>,
 }
 
 impl Default for DriverSettings {
@@ -74,10 +76,11 @@ impl Default for DriverSettings {
             shared_as: None,
             ephemeral: Vec::new(),
             max_age: None,
-            quiet: Duration::from_secs(5 * 60),
             // Less than engines wait: 120 s.
             lease_wait: Duration::from_secs(100),
+            quiet: Duration::from_secs(5 * 60),
             publish: None,
+            host_state_dir: None,
         }
     }
 }

@@ -2,10 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::{Driver, Volume, lock};
 use crate::docker::VolumeUser;
 use crate::inventory::is_own_driver;
+
+/// How long after a volume was made its labels are asked for. Volumes are often made together, and removed by who knows whom.
+const SOON: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// Compares all volumes with the engine, and learns the labels that it knows. An engine that does not answer changes nothing.
@@ -30,6 +35,22 @@ impl Driver {
             let now: &[String] = running.get(volume.name.as_str()).map_or(&[], Vec::as_slice);
             lock(&volume.mounts).reconcile(now, self.shared.settings.quiet);
         }
+    }
+
+    /// Asks the engine for labels in a moment: it has them once it was told that the volume is made.
+    pub(super) fn learn_soon(&self) {
+        if self.shared.learning.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let driver = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SOON).await;
+            // From here on, what is made asks again.
+            driver.shared.learning.store(false, Ordering::SeqCst);
+            if let Ok(labels) = driver.outside().labels().await {
+                driver.learn(labels);
+            }
+        });
     }
 
     /// Keeps labels, for the day on which the engine has forgotten them. Those of a volume that it does not know stay as they are.

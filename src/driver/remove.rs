@@ -11,14 +11,16 @@
 //! A volume goes in one rename, into the trash; what is in a snapshot is deleted there. For each there is a note for `voltool undo`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::files::Removed;
 use super::policy::OnRemove;
-use super::{Driver, Step, Volume, WHO, lock};
+use super::{Driver, Step, Volume, WHO, lock, mount};
 use crate::guard::content::{Content, Found};
 use crate::guard::undo::{Notes, Removal, RemovedVolume};
 use crate::guard::{RepositoryAccess, Verdict, judge};
@@ -44,6 +46,9 @@ impl Driver {
         let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
         if let Some(trouble) = &volume.trouble {
             return Err(format!("volume {name} is left as it is: {trouble}"));
+        }
+        if volume.held.swap(false, Ordering::SeqCst) {
+            return Err(format!("volume {name} stays, and the engine forgets what it knew of it"));
         }
         let busy = || format!("volume {name} is being restored, or put away; try again in a while");
         if volume.progress.now().is_some() {
@@ -97,6 +102,7 @@ impl Driver {
         if !users.is_empty() {
             return Err(format!("volume {name} belongs to {}, which `docker ps -a` lists", users.join(", ")));
         }
+        self.withdraw(volume);
         if lock(&volume.file).detached {
             // The engine is being made to forget it; the content stays where it is.
             self.volumes_mut().remove(name);
@@ -112,7 +118,7 @@ impl Driver {
         })??;
         self.outside().reached(Step::RemoveJudged);
         // Of the engine that the volume is on, whoever else shares it: undoing it is of use there.
-        let engine = self.outside().engine_name().await.unwrap_or_default();
+        let engine = self.outside().engine_name().await?;
         self.put_away(volume, &engine, found, keep)?;
         self.release(volume).await;
         Ok(())
@@ -125,10 +131,19 @@ impl Driver {
         if volume.is_wanting() && !volume.data().exists() {
             return Ok((Found::new(Verdict::Empty, "what it was to hold was never restored"), None));
         }
+        if volume.options.mount.is_some() {
+            // What is on the server is neither read nor touched. While it is mounted, the volume's folder must not be deleted.
+            mount::unmount_blocking(volume).await.map_err(|e| format!("volume {name} is kept: {e}"))?;
+            return Ok((Found::new(Verdict::Safe, "its content stays where it is"), None));
+        }
         let ephemeral = Excludes::new(self.shared.settings.ephemeral.iter().cloned())?;
         let labelled = lock(&volume.file).labels.get(judge::EPHEMERAL_LABEL).is_some_and(|value| value == "true");
         if labelled || ephemeral.matches(name.as_bytes()) {
             return Ok((Found::new(Verdict::Ephemeral, "it may be destroyed"), None));
+        }
+        // Nobody need be asked about nothing.
+        if is_empty(&volume.data()) {
+            return Ok((Found::new(Verdict::Empty, "there is nothing in it"), None));
         }
         let in_trash = || Some(Timestamp::now().checked_add(self.shared.settings.trash_keep).unwrap_or(Timestamp::MAX));
         if self.sharing(&volume.options).is_some() && lock(&volume.file).holds().is_none() {
@@ -138,10 +153,6 @@ impl Driver {
                 true => (Found::new(Verdict::Safe, "all of it is in a snapshot, and another host may have it"), None),
                 false => (Found::new(Verdict::AtRisk, "another host has the volume; this copy is kept"), in_trash()),
             });
-        }
-        // Nobody need be asked about nothing.
-        if std::fs::read_dir(volume.data()).is_ok_and(|mut entries| entries.next().is_none()) {
-            return Ok((Found::new(Verdict::Empty, "there is nothing in it"), None));
         }
         let repository = self.repository_of_now().await;
         let found = self.judge(volume, &repository).await?;
@@ -171,54 +182,66 @@ impl Driver {
 
     /// The repository with what others have stored a moment ago: a backup that has just been made counts.
     pub(super) async fn repository_of_now(&self) -> RepositoryAccess {
-        let repository = async {
+        let open = async {
             let repo = self.outside().repository().await?;
             // What an index segment told is found in the packs when it is needed.
             drop(repo.load_index().await.map_err(|e| e.to_string())?);
             Ok(repo)
         };
-        repository.await.map_or_else(RepositoryAccess::Unavailable, RepositoryAccess::Open)
+        open.await.map_or_else(RepositoryAccess::Unavailable, RepositoryAccess::Open)
     }
 
     /// What the content is compared with is the newest snapshot, whosever it is.
     pub(super) async fn judge(&self, volume: &Volume, repository: &RepositoryAccess) -> Result<Found, String> {
+        let data = volume.data();
+        // Nobody need be asked about nothing.
+        if is_empty(&data) {
+            return Ok(Found::new(Verdict::Empty, "there is nothing in it"));
+        }
         let content = Content {
             engine_name: &self.engine_name().await?,
             repository,
             max_age: self.shared.settings.max_age,
             state_dir: &self.shared.state_dir,
         };
-        content.look(&volume.name, volume.data(), Timestamp::now()).await.map_err(|e| e.to_string())
+        content.look(&volume.name, data, Timestamp::now()).await.map_err(|e| e.to_string())
     }
 
     /// Takes a snapshot, and waits for it as long as the engine waits. One that takes longer goes on, and the next attempt finds it.
     pub(super) async fn snapshot(&self, volume: &Arc<Volume>, repository: &RepositoryAccess) -> Result<(), String> {
-        let name = volume.name.clone();
-        let kept = |why: String| {
+        let name = &volume.name;
+        let (driver, volume, repository) = (self.clone(), volume.clone(), repository.clone());
+        let task = tokio::spawn(async move { driver.take_snapshot(&volume, &repository).await });
+        let taken = tokio::time::timeout(PATIENCE, task).await.map_err(|_| {
+            format!(
+                "volume {name} is kept for now: a snapshot of it is being taken, which goes on; remove it again in a while"
+            )
+        })?;
+        taken.unwrap_or_else(|e| Err(e.to_string())).map_err(|why| {
             format!(
                 "volume {name} is kept, because what is in it exists nowhere else and no snapshot could be taken: {why}"
             )
-        };
+        })
+    }
+
+    /// Takes a snapshot of all that is in the volume.
+    ///
+    /// # Errors
+    /// If it cannot be taken, or not of everything.
+    pub(super) async fn take_snapshot(&self, volume: &Volume, repository: &RepositoryAccess) -> Result<(), String> {
         let repo = match repository {
             RepositoryAccess::Open(repo) => repo.clone(),
-            RepositoryAccess::Unavailable(why) => return Err(kept(why.clone())),
+            RepositoryAccess::Unavailable(why) => return Err(why.clone()),
         };
         let source = self.source(volume).await?;
         let mut options = self.outside().backup_options();
         options.tags.push(TAG.to_owned());
         // Whole: whatever the configuration leaves out of backups would be lost.
         options.excludes = Excludes::default();
-        let task = tokio::spawn(async move { snapshot::backup(&repo, &source, &options, Arc::new(())).await });
-        match tokio::time::timeout(PATIENCE, task).await {
-            Err(_) => Err(format!(
-                "volume {name} is kept for now: a snapshot of it is being taken, which goes on; remove it again in a while"
-            )),
-            Ok(Err(e)) => Err(kept(e.to_string())),
-            Ok(Ok(Err(e))) => Err(kept(e.to_string())),
-            Ok(Ok(Ok(backup))) => match backup.record.errors.first() {
-                Some(problem) => Err(kept(format!("{}: {}", problem.path, problem.error))),
-                None => Ok(()),
-            },
+        let backup = snapshot::backup(&repo, &source, &options, Arc::new(())).await.map_err(|e| e.to_string())?;
+        match backup.record.errors.first() {
+            Some(problem) => Err(format!("{}: {}", problem.path, problem.error)),
+            None => Ok(()),
         }
     }
 
@@ -303,6 +326,10 @@ impl Drop for Closing<'_> {
     fn drop(&mut self) {
         lock(&self.volume.mounts).open();
     }
+}
+
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// What the volume is, for a snapshot's record and for undoing.

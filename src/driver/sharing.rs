@@ -17,6 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::files::{self, Removed, VolumeFile, Wanted};
 use super::{Driver, FileError, Volume, VolumeOptions, lock};
+use crate::guard::RepositoryAccess;
 use crate::repo::Repository;
 use crate::repo::heartbeat::{Heartbeat, Observer};
 use crate::repo::lease::{Acquired, HeldLease, Holder, Host, Lease, Previous, Standing};
@@ -75,7 +76,7 @@ impl Driver {
     ///
     /// # Errors
     /// If another host holds it and goes on doing so, or the repository cannot be asked.
-    pub(super) async fn hold(&self, volume: &Arc<Volume>) -> Result<(), String> {
+    pub(super) async fn take_lease(&self, volume: &Arc<Volume>) -> Result<(), String> {
         let Some(sharing) = self.sharing(&volume.options) else { return Ok(()) };
         let _one_at_a_time = volume.work.lock().await;
         let repo = self.outside().repository().await?;
@@ -249,18 +250,20 @@ impl Driver {
     }
 
     async fn try_to_give_back(&self, volume: &Arc<Volume>, sharing: &Sharing, held: HeldLease) -> Result<(), String> {
-        let repo = self.outside().repository().await?;
+        let repository = self.repository_of_now().await;
         if !volume.is_wanting() {
-            let repository = self.repository_of_now().await;
             let mut found = self.judge(volume, &repository).await?;
             if !found.verdict.is_fine() && volume.options.handover {
-                self.snapshot(volume, &repository).await?;
+                self.take_snapshot(volume, &repository).await?;
                 found = self.judge(volume, &repository).await?;
             }
             if !found.verdict.is_fine() {
                 return Err(format!("{}; handover=true would take a snapshot", found.reason));
             }
         }
+        let RepositoryAccess::Open(repo) = repository else {
+            return Err("the repository cannot be reached".to_owned());
+        };
         let lease = Lease::resume(&repo, &sharing.name, &volume.name, held);
         lease.release().await.map_err(|e| e.to_string())?;
         volume.change(|file| file.give_back(true)).map_err(|e| e.to_string())?;

@@ -1,11 +1,14 @@
 //! What was removed: deleted if it is in a snapshot, kept for a while if not, and brought back by `voltool undo`.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::files::{VolumeFile, data};
-use super::{Driver, Step, Volume, lock, name};
+use super::quota::Quota;
+use super::{Driver, Step, Volume, name};
 use crate::guard::undo::Notes;
 use crate::inventory::OWN_DRIVER;
 
@@ -18,7 +21,7 @@ impl Driver {
         };
         for (_, folder) in discarded {
             // What cannot be understood is kept.
-            let Ok(VolumeFile { removed: Some(removed), .. }) = VolumeFile::read(&folder) else { continue };
+            let Ok(VolumeFile { removed: Some(removed), options, .. }) = VolumeFile::read(&folder) else { continue };
             if removed.keep_until.is_some_and(|until| until > Timestamp::now()) {
                 continue;
             }
@@ -27,7 +30,7 @@ impl Driver {
                 self.outside().reached(Step::TrashBegun);
             }
             // The file last: until then the next start knows what this is.
-            let gone = remove_if_there(&data).and_then(|()| std::fs::remove_dir_all(&folder));
+            let gone = delete_content(&data, &options).and_then(|()| std::fs::remove_dir_all(&folder));
             if let Err(e) = gone {
                 self.outside().log(&format!("cannot delete {}: {e}", folder.display()));
             }
@@ -85,27 +88,25 @@ impl Driver {
         self.outside().log(&format!("volume {} is back from the trash", volume.name));
         Ok(volume)
     }
-
-    /// How many volumes are in the trash.
-    pub fn in_trash(&self) -> usize {
-        self.shared.layout.discarded().map_or(0, |discarded| discarded.len())
-    }
-
-    /// Lets the engine forget a volume: its next `Remove` succeeds, and the content stays where it is.
-    ///
-    /// # Errors
-    /// If there is no such volume, or it is in use.
-    pub fn detach(&self, name: &str, detached: bool) -> Result<(), String> {
-        let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
-        if detached && !lock(&volume.mounts).is_empty() {
-            return Err(format!("volume {name} is in use"));
-        }
-        volume.change(|file| file.detached = detached).map_err(|e| e.to_string())
-    }
 }
 
-fn remove_if_there(path: &std::path::Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(path) {
+/// Lifts the limit of a folder that is going to be deleted, if it has one: that of a project would outlive it. If it cannot be lifted, the content
+/// goes all the same.
+pub fn lift_limit(folder: &Path) {
+    let _ = Quota::find(folder).and_then(|quota| quota.remove(folder));
+}
+
+/// Deletes a volume's content, and the limit that it had.
+fn delete_content(data: &Path, options: &BTreeMap<String, String>) -> std::io::Result<()> {
+    if options.contains_key("size") && data.exists() {
+        lift_limit(data);
+    }
+    let deleted = match options.contains_key("mount") {
+        // An empty folder, or something is mounted there after all.
+        true => std::fs::remove_dir(data),
+        false => std::fs::remove_dir_all(data),
+    };
+    match deleted {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         done => done,
     }

@@ -31,6 +31,10 @@ pub struct Volume {
     /// Held by whoever restores, removes, or puts it away after its last use.
     pub(super) work: tokio::sync::Mutex<()>,
     pub(super) progress: Progress,
+    /// Held while it is mounted where engines see it, and while that is taken back.
+    pub(super) publishing: Mutex<()>,
+    /// The next removal is refused.
+    pub(super) held: AtomicBool,
     last_error: Mutex<Option<String>>,
 }
 
@@ -59,6 +63,8 @@ impl Volume {
             facts: Mutex::default(),
             work: tokio::sync::Mutex::default(),
             progress: Progress::default(),
+            publishing: Mutex::default(),
+            held: AtomicBool::new(false),
             last_error: Mutex::default(),
             folder,
             trouble,

@@ -7,6 +7,8 @@
 //! | `local` with them, a bind mount | in the folder that is bound, whether or not it is mounted now |
 //! | `local` with them, `tmpfs` | nowhere: memory is not persistent |
 //! | `local` with them, anything else (NFS, a block device …) | out of reach while no container uses the volume |
+//! | voltool's own with `mount=`, mounted now | in the mountpoint; otherwise out of reach (a backup has it mounted) |
+//! | voltool's own, managed by the engine | where it says in `Status` that it is on the host |
 //! | a plugin | in the mountpoint, if the plugin names one that exists here |
 //!
 //! In the last row but one the mountpoint exists and is empty: reading it would give a snapshot of nothing.
@@ -14,9 +16,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::VolumeInfo;
+use super::{VolumeInfo, is_own_driver};
 use crate::docker::Engine;
 use crate::mounts::mounted_at;
+
+/// What voltool's own driver keeps beside the content of each volume.
+const OWN_FILE: &str = "volume.json";
 
 /// Why a volume's content cannot be read. Each names the volume, and [`AccessError::hint`] says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -133,8 +138,11 @@ fn content_root(volume: &VolumeInfo, mounted: impl Fn(&Path) -> io::Result<bool>
         why: why.to_owned(),
     };
     // A plugin that the engine manages is known by an image reference. Its paths are those inside of its own file system; the
-    // same path on this machine is something else.
+    // same path on this machine is something else. voltool's own says where on the host it keeps the content (see `Inventory::scan`).
     if volume.driver.contains(':') {
+        if is_own_driver(&volume.driver) && mountpoint.parent().is_some_and(|folder| folder.join(OWN_FILE).is_file()) {
+            return Ok(mountpoint);
+        }
         return Err(no_path("keeps it where only the plugin itself can see it"));
     }
     if volume.mountpoint.is_empty() {
@@ -144,7 +152,14 @@ fn content_root(volume: &VolumeInfo, mounted: impl Fn(&Path) -> io::Result<bool>
         return Err(no_path(&format!("says that it is at {:?}, which is no absolute path", volume.mountpoint)));
     }
     if volume.driver != "local" {
-        return Ok(mountpoint);
+        let elsewhere = volume.options.get("mount").filter(|_| is_own_driver(&volume.driver));
+        return match elsewhere {
+            // As below: an empty folder is not the content.
+            Some(url) if !mounted(&mountpoint).is_ok_and(|is| is) => {
+                Err(AccessError::NotMounted { volume: volume.name.clone(), what: url.clone() })
+            }
+            _ => Ok(mountpoint),
+        };
     }
     let option = |name: &str| volume.options.get(name).map(String::as_str).filter(|value| !value.is_empty());
     let (fstype, device, flags) = (option("type"), option("device"), option("o").unwrap_or_default());

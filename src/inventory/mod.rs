@@ -47,7 +47,8 @@ pub struct VolumeInfo {
     pub kind: Kind,
     /// The driver: `local`, or a plugin's name.
     pub driver: String,
-    /// Where the engine says that the content is, as a path on its machine; may be empty. See [`access::readable_root`].
+    /// Where the engine says that the content is, as a path on its machine; may be empty. Of voltool's own driver as a plugin that the
+    /// engine manages: where that says that it is. See [`access::readable_root`].
     pub mountpoint: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
@@ -145,6 +146,12 @@ impl Inventory {
             }
         }
         listed.volumes.extend(found);
+        for volume in listed.volumes.iter_mut().filter(|v| is_own_driver(&v.driver) && v.driver != OWN_DRIVER) {
+            // As a plugin that the engine manages it has paths of its own, and tells of those on the host in what listings leave out.
+            let content = engine.volume(&volume.name).await.ok().flatten();
+            let content = content.and_then(|volume| volume.status["content"].as_str().map(str::to_owned));
+            volume.mountpoint = content.unwrap_or_else(|| std::mem::take(&mut volume.mountpoint));
+        }
         let mut inventory = Inventory::from_parts(listed.volumes, containers);
         inventory.warnings = listed.warnings;
         inventory.unreferenced = Some(unreferenced);

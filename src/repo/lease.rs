@@ -6,12 +6,14 @@
 //!
 //! What a caller does:
 //!
-//! 1. [`Lease::acquire`]. If it says [`Acquired::Busy`], wait, or refuse with the holder's name, or [`Lease::take_over`] if the user says so.
+//! 1. [`Lease::acquire`]. If it says [`Acquired::Busy`], wait, or refuse with the holder's name, or [`Lease::take_over`] if the user says
+//!    so.
 //! 2. Write [`Lease::held`] to disk *before* the volume is used, then make the content current: [`Previous`] says whether it is. Then
 //!    [`Lease::tidy`].
 //! 3. Give [`Lease::held`] to [`Source::lease`](crate::snapshot::Source::lease) of every backup. After a restart, [`Lease::resume`]
 //!    and [`Lease::check`].
-//! 4. Write to disk that it is given back, then [`Lease::release`]; and keep [`Lease::held`]: it is the `last` of the next [`Lease::acquire`].
+//! 4. Write to disk that it is given back, then [`Lease::release`]; and keep [`Lease::held`]: it is the `last` of the next
+//!    [`Lease::acquire`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,8 +80,8 @@ pub enum Previous {
     Nobody,
     /// The claim that the caller gave as its last one: nobody used the volume since, so its copy is current.
     Ours,
-    /// This one, or nobody can tell: the caller's copy may be out of date, and the newest snapshot is what counts. It may have been the same host, if
-    /// that host does not know (its disk was lost).
+    /// This one, or nobody can tell: the caller's copy may be out of date, and the newest snapshot is what counts. It may have been the
+    /// same host, if that host does not know (its disk was lost).
     Another(Holder),
 }
 
@@ -205,8 +207,8 @@ pub struct Lease {
 impl Lease {
     /// Asks for the lease of `volume` as `host`. `last` is the claim that this host used last, as it is on its disk.
     ///
-    /// A lease that this host holds already is no obstacle: it gets a new epoch, and whoever else works under the old one on this host has lost
-    /// it. So a host that died between being given the lease and writing that down asks again. If the caller stops waiting, a
+    /// A lease that this host holds already is no obstacle: it gets a new epoch, and whoever else works under the old one on this host
+    /// has lost it. So a host that died between being given the lease and writing that down asks again. If the caller stops waiting, a
     /// lease that comes too late is released.
     ///
     /// # Errors
@@ -221,8 +223,8 @@ impl Lease {
         Request::new(repo, engine, volume, host, last, None).send().await
     }
 
-    /// As [`Lease::acquire`], but does not mind that `from` holds the lease: from then on it has lost it. Whoever else came to hold it in the
-    /// meantime is not taken over, but returned as [`Acquired::Busy`].
+    /// As [`Lease::acquire`], but does not mind that `from` holds the lease: from then on it has lost it. Whoever else came to hold it in
+    /// the meantime is not taken over, but returned as [`Acquired::Busy`].
     ///
     /// # Errors
     /// As [`Lease::acquire`].
@@ -291,11 +293,11 @@ impl Lease {
         }
     }
 
-    /// Deletes what is left of earlier holders and of hosts that asked in vain. Only once [`Lease::held`] is on disk: what is deleted here is what
-    /// would tell the next [`Lease::acquire`] who used the volume before.
+    /// Deletes what is left of earlier holders and of hosts that asked in vain. Only once [`Lease::held`] is on disk: what is deleted
+    /// here is what would tell the next [`Lease::acquire`] who used the volume before.
     ///
-    /// Safe while others ask: whoever has a lower claim sees this one, which is higher and stays, before it can hold; and epochs go on from this
-    /// one. Nothing depends on this being done.
+    /// Safe while others ask: whoever has a lower claim sees this one, which is higher and stays, before it can hold; and epochs go on
+    /// from this one. Nothing depends on this being done.
     ///
     /// # Errors
     /// If the storage fails; the rest is deleted another time.
@@ -315,8 +317,8 @@ impl Lease {
 
     /// Gives it back. Its objects stay, because the next epoch goes on from them. No backup may be under way.
     ///
-    /// From here on it must not be used, even if this fails: a PUT that is said to have failed may take effect later. So that it is to be given back
-    /// has to be on disk *before*.
+    /// From here on it must not be used, even if this fails: a PUT that is said to have failed may take effect later. So that it is to be
+    /// given back has to be on disk *before*.
     ///
     /// # Errors
     /// If the storage fails: then others may still see it as held, and it has to be released again.
@@ -415,20 +417,24 @@ impl Request {
 
         let held = async {
             self.put(mine, Kind::Held, object).await?;
-            self.view().await
+            let seen = self.view().await?;
+            if !seen.is_highest(mine) {
+                return Ok(None);
+            }
+            self.must_list(&seen, mine, Kind::Held)?;
+            self.previous(&seen, mine).await.map(Some)
         };
-        let seen = match held.await {
-            Ok(seen) if seen.is_highest(mine) => seen,
+        match held.await {
+            Ok(Some(previous)) => {
+                let (repo, prefix, volume) = (self.repo.clone(), self.prefix.clone(), self.volume.clone());
+                Ok(Some(Acquired::Held(Lease { repo, prefix, volume, held: mine }, previous)))
+            }
             result => {
                 // Deleting would not do: a PUT that was said to have failed may still take effect later.
                 let withdrawn = self.put(mine, Kind::Withdrawn, Bytes::new()).await;
-                return result.and(withdrawn).map(|()| None);
+                result.and(withdrawn).map(|()| None)
             }
-        };
-        self.must_list(&seen, mine, Kind::Held)?;
-        let previous = self.previous(&seen, mine).await?;
-        let (repo, prefix, volume) = (self.repo.clone(), self.prefix.clone(), self.volume.clone());
-        Ok(Some(Acquired::Held(Lease { repo, prefix, volume, held: mine }, previous)))
+        }
     }
 
     async fn view(&self) -> Result<View> {

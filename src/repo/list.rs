@@ -42,7 +42,7 @@ impl Repository {
             })
             .collect();
         let mut found = Snapshots::default();
-        // Owned keys: with borrowed ones the compiler cannot tell that the future may be sent to another thread.
+        // Each with its own key: with borrowed ones the compiler does not see that a task of a daemon may run this.
         let records = keys.into_iter().map(|key| async move { self.record(&key).await });
         let mut results = futures_util::stream::iter(records).buffered(PARALLEL);
         while let Some(result) = results.next().await {
@@ -109,4 +109,35 @@ fn sort(records: &mut [Arc<SnapshotRecord>]) {
 
 fn record_id(key: &str) -> Option<&str> {
     key.strip_suffix(".json")?.rsplit('/').next().filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, volume: &str, lease: Option<u64>, second: u32) -> Arc<SnapshotRecord> {
+        let time = format!("2026-11-20T03:00:{second:02}Z");
+        let json = serde_json::json!({
+            "version": 1, "id": id, "volume": volume, "engine": "e", "kind": "volume", "time": time, "finished": time, "parent": null,
+            "root": [], "entries": 0, "files": 0, "bytes": 0, "added_bytes": 0, "stored_bytes": 0, "tool": "test", "lease": lease,
+        });
+        Arc::new(serde_json::from_value(json).expect("a record"))
+    }
+
+    #[test]
+    fn by_time_and_within_a_source_by_epoch_first() {
+        let mut records = vec![
+            record("6", "shared", Some(2), 1),
+            record("1", "plain", None, 2),
+            record("5", "shared", Some(1), 3),
+            record("2", "plain", None, 4),
+            record("3", "shared", None, 5),
+            record("4", "shared", Some(1), 0),
+        ];
+        records.reverse();
+        sort(&mut records);
+        let sorted: Vec<(&str, &str)> = records.iter().map(|r| (r.volume.as_str(), r.id.as_str())).collect();
+        let (shared, plain) = ("shared", "plain");
+        assert_eq!(sorted, [(shared, "3"), (shared, "4"), (plain, "1"), (shared, "5"), (plain, "2"), (shared, "6")]);
+    }
 }

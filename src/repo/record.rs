@@ -95,8 +95,8 @@ struct MacLine {
 }
 
 impl SnapshotRecord {
-    /// What orders the snapshots of one source, oldest first: the lease's epoch before the time. So a record that turns up late, of a host that
-    /// lost its lease, is never taken for newer than what the new holder committed, whatever their clocks say.
+    /// What orders the snapshots of one source, oldest first: the lease's epoch before the time. So a record that turns up late, of a
+    /// host that lost its lease, is never taken for newer than what the new holder committed, whatever their clocks say.
     pub fn age_order(&self) -> (u64, Timestamp, &str) {
         (self.lease.unwrap_or(0), self.time, &self.id)
     }

@@ -300,7 +300,8 @@ impl Session {
             store.delete(&format!("sessions/{name}.json")).await?;
             return Ok(Commit::Fenced);
         }
-        // Whoever took the lease over after this look began with a listing that shows the record. Whoever took it over before may not have seen it.
+        // Whoever took the lease over after this look began with a listing that shows the record. Whoever took it over before may not
+        // have seen it.
         if let Some(lease) = lease
             && let Err(e) = lease.ensure().await
         {

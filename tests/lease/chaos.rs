@@ -86,9 +86,10 @@ impl Random {
         n > 0 && self.below(n) == 0
     }
 
-    /// Lets others go first, now and then.
+    /// Lets others go first, now and then for long.
     pub async fn pause(&self) {
-        for _ in 0..self.below(4) {
+        let longest = if self.one_in(12) { 80 } else { 4 };
+        for _ in 0..self.below(longest) {
             tokio::task::yield_now().await;
         }
     }

@@ -22,8 +22,8 @@ struct World {
     believing: BTreeMap<usize, HeldLease>,
     /// Those that somebody asked to take over.
     asked: BTreeSet<HeldLease>,
-    held: Option<HeldLease>,
-    used: Option<HeldLease>,
+    epochs: BTreeSet<u64>,
+    used: BTreeSet<HeldLease>,
     /// What each holder began with.
     began: Vec<(u64, BTreeSet<String>)>,
     reported: Vec<(u64, String)>,
@@ -33,15 +33,16 @@ struct World {
 
 impl World {
     fn gives(&mut self, number: usize, lease: HeldLease, previous: &Previous, disk: Option<HeldLease>) {
-        assert!(self.held.is_none_or(|held| held.epoch < lease.epoch), "{lease:?} after {:?}", self.held);
-        self.held = Some(lease);
+        assert!(self.epochs.insert(lease.epoch), "{lease:?} is not the first of its epoch");
         self.leases += 1;
         self.believing.insert(number, lease);
         let sure: Vec<_> = self.believing.values().filter(|lease| !self.asked.contains(*lease)).collect();
         assert!(sure.len() < 2, "{sure:?}");
+        // It may have lost it already, to somebody who was told first: what counts is who was before it.
+        let before = self.used.range(..lease).next_back().copied();
         match previous {
-            Previous::Nobody => assert_eq!(self.used, None),
-            Previous::Ours => assert_eq!(self.used, disk),
+            Previous::Nobody => assert_eq!(before, None),
+            Previous::Ours => assert_eq!(before, disk),
             Previous::Another(_) => {}
         }
     }
@@ -129,7 +130,7 @@ async fn turn(
                 let mut world = world.lock().unwrap();
                 world.gives(number, lease.held(), &previous, last);
                 *disk = Disk { last: Some(lease.held()), given_back: false };
-                world.used = world.used.max(disk.last);
+                world.used.insert(lease.held());
             }
             let _ = lease.tidy().await;
             let Ok(found) = repo.snapshots_of("e", "v").await else { return };

@@ -302,7 +302,7 @@ def explore(hosts, attempts, commits, takeovers, restarts, failures, mistake=Non
 
 
 # Hosts, attempts, commits, takeovers, restarts, failures.
-SAFE = ((3, 1, 0, 0, 0, 1), (3, 1, 1, 1, 0, 0), (2, 2, 0, 1, 1, 0))
+SAFE = ((3, 1, 0, 0, 0, 1), (3, 1, 1, 1, 0, 0), (2, 1, 1, 1, 1, 0), (2, 2, 0, 0, 1, 0))
 # Each mistake in the smallest world that shows it.
 UNSAFE = {
     "no_first_list": (2, 1, 0, 0, 0, 0),

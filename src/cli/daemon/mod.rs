@@ -86,6 +86,7 @@ fn settings(ctx: &Context, publish: Option<&Path>) -> DriverSettings {
         quiet: quiet().unwrap_or(defaults.quiet),
         publish: publish.map(Path::to_owned),
         lease_wait: ctx.settings.plugin.lease_wait.and_then(|wait| wait.try_into().ok()).unwrap_or(defaults.lease_wait),
+        host_state_dir: ctx.env.get("VOLTOOL_HOST_STATE_DIR").map(PathBuf::from),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::plugin::{self, client};
 /// Make an engine ask the guard
 ///
 /// Adds voltool to the authorization plugins in the engine's configuration file and has the engine read it, without a restart.
-/// 'voltool daemon --authz' has to run first, and from then on always: while it does not, the engine refuses every request.
+/// 'voltool daemon --plugin' has to run first, and from then on always: while it does not, the engine refuses every request.
 #[derive(Debug, Clone, Default, Args)]
 pub struct EnableArgs {
     /// Which engine.
@@ -127,10 +127,8 @@ async fn check_daemon(socket: &Path) -> Result<(), CliError> {
             return error.hint("its socket belongs to root: run this as root");
         }
         error
-            .hint(
-                "start it first: systemctl enable --now voltool-authz.socket voltool-authz.service (examples/systemd)",
-            )
-            .hint("or, to try it out: voltool daemon --authz")
+            .hint("start it first: voltool plugin install")
+            .hint("or, to try it out: voltool daemon --plugin")
             .hint("an engine that is told to ask a plugin that is not there ends")
     })
 }

@@ -102,7 +102,7 @@ fn lines(status: &Status, config_file: &Path, socket: &Path) -> String {
 
 /// What does not fit together.
 fn problem(status: &Status) -> Option<CliError> {
-    let start = "start the daemon: systemctl start voltool-authz, or voltool daemon --authz";
+    let start = "start the daemon: systemctl start voltool, or voltool daemon --plugin";
     let told = status.configured || (status.flag && status.asked.is_none());
     match (told, status.daemon.is_some(), status.asked) {
         (true, false, _) => Some(
