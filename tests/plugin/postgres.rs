@@ -60,7 +60,8 @@ fn make_image(host: &PluginHost, bin: &Path) {
     let program = Path::new("/usr/local/bin");
     std::fs::create_dir_all(root.join("usr/local")).expect("made");
     std::os::unix::fs::symlink(bin, root.join(program.strip_prefix("/").expect("a path"))).expect("made");
-    let mut tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).stdout(Stdio::piped()).spawn().expect("tar");
+    let mut tar =
+        Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).stdout(Stdio::piped()).spawn().expect("tar");
     let mut import =
         host.host.engine.docker_command(&["import", "--change", "ENV PATH=/usr/local/bin:/bin", "-", IMAGE]);
     let imported = import.stdin(tar.stdout.take().expect("piped")).output().expect("docker");
