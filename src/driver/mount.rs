@@ -66,7 +66,11 @@ impl Driver {
                 volume.name
             ));
         }
-        create::set_empty_root(&data, &volume.options).map_err(|e| format!("{}: {e}", data.display()))
+        // What is elsewhere has its own owners.
+        if volume.options.mount.is_none() {
+            create::set_empty_root(&data, &volume.options).map_err(|e| format!("{}: {e}", data.display()))?;
+        }
+        Ok(())
     }
 
     /// Notes that a use has ended. An id that is not known is no error: engines send more than one, or none.

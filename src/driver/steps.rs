@@ -28,7 +28,7 @@ pub enum Step {
     RemoveMoved,
     /// Remove: the note says that it is done. What may be deleted is deleted.
     RemoveDone,
-    /// Trash: part of the content is deleted. The rest follows.
+    /// Trash: the content is `_gone`, and part of it is deleted. The rest follows; nobody brings it back.
     TrashBegun,
 }
 

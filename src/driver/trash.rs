@@ -12,6 +12,9 @@ use super::{Driver, Step, Volume, name};
 use crate::guard::undo::Notes;
 use crate::inventory::OWN_DRIVER;
 
+/// Content that is being deleted.
+const GONE: &str = "_gone";
+
 impl Driver {
     /// Deletes what is in the trash and may go: what is in a snapshot, and what has been kept long enough. Blocks.
     pub fn empty_trash(&self) {
@@ -25,16 +28,27 @@ impl Driver {
             if removed.keep_until.is_some_and(|until| until > Timestamp::now()) {
                 continue;
             }
-            let data = data(&folder);
-            if data.exists() {
-                self.outside().reached(Step::TrashBegun);
-            }
-            // The file last: until then the next start knows what this is.
-            let gone = delete_content(&data, &options).and_then(|()| std::fs::remove_dir_all(&folder));
-            if let Err(e) = gone {
+            if let Err(e) = self.delete(&folder, &options) {
                 self.outside().log(&format!("cannot delete {}: {e}", folder.display()));
             }
         }
+    }
+
+    /// Deletes a removed volume. Its content is renamed first: who brings it back has all of it, or finds that it is gone.
+    fn delete(&self, folder: &Path, options: &BTreeMap<String, String>) -> std::io::Result<()> {
+        let (data, gone) = (data(folder), folder.join(GONE));
+        // Content that is elsewhere is not deleted.
+        let own = !options.contains_key("mount");
+        if own && data.exists() {
+            let _nobody_brings_it_back = self.shared.naming.blocking_lock();
+            std::fs::rename(&data, &gone)?;
+        }
+        if data.exists() || gone.exists() {
+            self.outside().reached(Step::TrashBegun);
+        }
+        // The file last: until then the next start knows what this is.
+        delete_content(if own { &gone } else { &data }, options)?;
+        std::fs::remove_dir_all(folder)
     }
 
     /// Puts the notes right that an earlier daemon did not finish: what is still there was not removed, what is not there was.
@@ -77,6 +91,9 @@ impl Driver {
         let folder = folder.ok_or_else(|| format!("{discarded} is not in the trash any more"))?;
         let file = VolumeFile::read(&folder).map_err(|e| e.to_string())?;
         let volume = file.name.clone();
+        if folder.join(GONE).exists() {
+            return Err(format!("{discarded} was kept for as long as the trash is kept, and is being deleted"));
+        }
         name::validate_name(&volume).map_err(|e| e.to_string())?;
         if self.volume(&volume).is_some() {
             return Err(format!("there is a volume {volume} again; remove it first, or restore into another one"));

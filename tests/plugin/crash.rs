@@ -134,6 +134,23 @@ fn a_crash_at_every_step_is_made_good() {
         }
     }
     assert_eq!(host.folders(), ["origin"]);
+
+    // What has been kept for long enough goes; nobody gets half of it back.
+    host.create("old", &["on-remove=trash"]);
+    host.write("old", "file", "precious");
+    host.docker(&["volume", "rm", "old"]);
+    host.kill_daemon();
+    let trash = host.path("state/trash").join(&host.trash()[0]);
+    let file = trash.join("volume.json");
+    let mut old: Value = serde_json::from_slice(&std::fs::read(&file).expect("there")).expect("JSON");
+    old["removed"]["keep_until"] = json!("2020-01-01T00:00:00Z");
+    std::fs::write(&file, old.to_string()).expect("written");
+    host.start_doomed_daemon(Step::TrashBegun.as_str());
+    host.wait_for_death();
+    assert!(!trash.join("_data").exists() && trash.join("_gone/file").exists());
+    host.start_daemon();
+    host.wait("it is deleted", || host.trash().is_empty());
+    host.voltool(&["undo", "latest"]).fails_plainly(1, &["not in the trash any more"]);
 }
 
 /// Volumes of one round: two are being made, two written to, two removed when the daemon is killed.

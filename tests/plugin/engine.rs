@@ -285,11 +285,35 @@ fn running_containers_keep_their_volumes_when_engines_forget() {
     host.kill_daemon();
     host.start_daemon();
     host.create("db", &[]);
-    host.host.run_container("app", &["-v", "db:/db"]);
-    host.docker(&["exec", "app", "sh", "-c", "echo orders > /db/file"]);
+    // It writes all the time. That it still does is seen in the volume: a new engine cannot always enter what an old one has started.
+    let work = "echo orders > /db/file; while :; do echo >> /db/ticks; usleep 50000; done";
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "app",
+        "--network",
+        "none",
+        "--stop-signal",
+        "KILL",
+        "-v",
+        "db:/db",
+        BUSYBOX,
+        "sh",
+        "-c",
+        work,
+    ];
+    host.docker(&run);
+    let works = |host: &PluginHost| {
+        let ticks = || host.read("db", "ticks").len();
+        let before = ticks();
+        host.wait("the container still writes", || ticks() > before);
+        assert_eq!(host.read("db", "file"), "orders\n");
+    };
+    host.wait("it works", || host.data("db").join("ticks").exists());
 
     host.host.engine.restart();
-    assert!(host.host.is_running("app"));
+    works(&host);
     assert_eq!(host.status("db")["mounts"], 1);
     // On 20.10 this takes along the id under which the container has it.
     let out = host.path("copied");
@@ -299,7 +323,7 @@ fn running_containers_keep_their_volumes_when_engines_forget() {
     host.docker(&["start", "app"]);
     host.host.engine.kill();
     host.host.engine.restart();
-    assert!(host.host.is_running("app"));
+    works(&host);
 
     // The daemon is down when the engine starts, and knows nothing of its own either.
     host.kill_daemon();
@@ -307,11 +331,10 @@ fn running_containers_keep_their_volumes_when_engines_forget() {
     std::fs::remove_file(host.folder("db").join("mounts.json")).expect("there");
     host.host.engine.restart();
     host.start_daemon();
-    assert!(host.host.is_running("app"));
+    works(&host);
     for remove in [&["volume", "rm", "db"][..], &["volume", "rm", "-f", "db"], &["volume", "prune", "-f"]] {
         let _ = host.host.engine.try_docker(remove);
-        host.docker(&["exec", "app", "grep", "orders", "/db/file"]);
-        assert_eq!(host.read("db", "file"), "orders\n");
+        works(&host);
     }
     let answer = host.ask("VolumeDriver.Remove", &json!({"Name": "db"}));
     assert!(answer.status == 500 && answer.body.contains("app"), "{answer:?}");

@@ -60,11 +60,13 @@ fn make_image(host: &PluginHost, bin: &Path) {
     let program = Path::new("/usr/local/bin");
     std::fs::create_dir_all(root.join("usr/local")).expect("made");
     std::os::unix::fs::symlink(bin, root.join(program.strip_prefix("/").expect("a path"))).expect("made");
-    let tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).stdout(Stdio::piped()).spawn().expect("tar");
+    let mut tar =
+        Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).stdout(Stdio::piped()).spawn().expect("tar");
     let mut import =
         host.host.engine.docker_command(&["import", "--change", "ENV PATH=/usr/local/bin:/bin", "-", IMAGE]);
-    let imported = import.stdin(tar.stdout.expect("piped")).output().expect("docker");
+    let imported = import.stdin(tar.stdout.take().expect("piped")).output().expect("docker");
     assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    assert!(tar.wait().expect("it ends").success());
     std::fs::remove_dir_all(root).expect("removed");
 }
 
