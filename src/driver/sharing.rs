@@ -365,9 +365,7 @@ impl Driver {
             if let Some(held) = lease.filter(|_| releasing) {
                 // Until it has worked, others believe that this host uses the volume.
                 let _ = self.finish_release(&volume, sharing, &repo, held).await;
-            } else if holding
-                && let Err(reason) = self.still_holds(&volume, sharing, &repo).await
-            {
+            } else if holding && let Err(reason) = self.still_holds(&volume, sharing, &repo).await {
                 self.outside().log(&format!("volume {}: {reason}", volume.name));
             }
         }

@@ -159,7 +159,7 @@ fn pause(most: u64) {
 
 fn backup(host: &PluginHost) -> Child {
     let mut command = host.host.sandbox.command(["backup", "pg"]);
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("voltool starts")
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("voltool starts")
 }
 
 fn start(host: &PluginHost, name: &str, socket: &Path) {
@@ -213,7 +213,7 @@ fn a_database_does_not_notice() {
     database.ok("pgbench", &["-i", "-q", "-s", "2", "bench"]);
 
     let load = Load::begin(&database);
-    let (mut backups, mut restarted) = (0, 0);
+    let (mut backups, mut restarted, mut said) = (0, 0, String::new());
     for round in 0..daemons {
         let running = backup(&host);
         pause(800);
@@ -236,12 +236,15 @@ fn a_database_does_not_notice() {
         let status = host.status("pg");
         assert!(status["mounts"].as_u64().is_some_and(|count| count >= 1), "{status}");
         // It may have met the end of the engine.
-        backups += u32::from(running.wait_with_output().expect("it ends").status.success());
+        let ended = running.wait_with_output().expect("it ends");
+        // Files of a running database change while they are read; the snapshot says so.
+        backups += u32::from(matches!(ended.status.code(), Some(0 | 3)));
+        said += &format!("{}: {}", ended.status, String::from_utf8_lossy(&ended.stderr));
     }
     assert_eq!(restarted, engines);
     assert!(host.fails(&["volume", "rm", "pg"]).contains("pg"));
     let acknowledged = load.end();
-    assert!(acknowledged > 100 && backups > 0, "{acknowledged} transactions, {backups} backups");
+    assert!(acknowledged > 100 && backups > 0, "{acknowledged} transactions, {backups} backups: {said}");
     database.check(acknowledged);
 
     // Stopped, it is whole on the disk, and nobody uses the volume any more, however often that was not said.
