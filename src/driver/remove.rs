@@ -104,7 +104,15 @@ impl Driver {
         }
         self.withdraw(volume);
         if lock(&volume.file).detached {
-            // The engine is being made to forget it; the content stays where it is.
+            // The engine is being made to forget it; the content stays where it is. Other hosts may have the volume.
+            if lock(&volume.file).holds().is_some() {
+                let given_back = volume.change(|file| {
+                    file.give_back(false);
+                    file.releasing = true;
+                });
+                given_back.map_err(|e| e.to_string())?;
+                self.release(volume).await;
+            }
             self.volumes_mut().remove(name);
             return Ok(());
         }

@@ -290,9 +290,15 @@ impl Driver {
         volume.change(|file| file.releasing = false).map_err(|e| e.to_string())
     }
 
-    /// A volume that was removed here needs no lease here. If it cannot be given back, another host has to take it over.
+    /// A volume that is not this host's any more needs no lease here. If it cannot be given back, another host has to take it over.
+    ///
+    /// Its folder may have another name by now, or its name another volume: nothing is written there.
     pub(super) async fn release(&self, volume: &Volume) {
-        let (Some(sharing), Some(held)) = (self.sharing(&volume.options), lock(&volume.file).holds()) else { return };
+        let held = {
+            let file = lock(&volume.file);
+            file.lease.filter(|_| file.holding || file.releasing)
+        };
+        let (Some(sharing), Some(held)) = (self.sharing(&volume.options), held) else { return };
         let released = match self.outside().repository().await {
             Ok(repo) => {
                 Lease::resume(&repo, &sharing.name, &volume.name, held).release().await.map_err(|e| e.to_string())
