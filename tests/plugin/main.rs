@@ -5,6 +5,7 @@ mod support;
 
 mod crash;
 mod engine;
+mod kinds;
 mod postgres;
 mod protocol;
 mod sharing;
