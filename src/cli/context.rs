@@ -83,7 +83,7 @@ pub struct Settings {
     pub cache_dir: PathBuf,
     /// The most that the cache may hold, in bytes.
     pub cache_max_size: Option<u64>,
-    /// The folder of local state: disposable, but for the catalog.
+    /// The folder of local state: disposable, but for the catalog, and for the volumes of voltool's own driver.
     pub state_dir: PathBuf,
     /// The configuration file that was read.
     pub config_file: Option<PathBuf>,

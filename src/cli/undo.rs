@@ -15,7 +15,8 @@ use crate::inventory::{OWN_DRIVER, is_own_driver};
 
 /// List what was removed through voltool, or bring it back
 ///
-/// Volumes come back with their labels and options, and with the content of the snapshot that made it safe to remove them.
+/// Volumes come back with their labels and options, and with the content of the snapshot that made it safe to remove them; volumes of
+/// voltool's own driver that are in its trash come back from there, as they were.
 /// Containers are made again from their definitions, on those volumes, and started if they ran; what was in their writable layer is gone.
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "\
@@ -277,6 +278,7 @@ fn table(removals: &[Removal]) -> Table {
     for removal in removals {
         let short = |name: &str| if name.len() == 64 { name[..12].to_owned() } else { name.to_owned() };
         let content = |volume: &RemovedVolume| match (&volume.snapshot, volume.verdict) {
+            _ if volume.trash.is_some() => format!("{} (in the trash)", short(&volume.definition.name)),
             (Some(id), _) => format!("{} (snapshot {id})", short(&volume.definition.name)),
             (None, verdict) => format!("{} ({})", short(&volume.definition.name), verdict.as_str()),
         };

@@ -15,12 +15,15 @@ use crate::snapshot::{self, Excludes};
 
 /// After how long a volume is looked at again although nothing has happened that we know of.
 const FRESH: Duration = Duration::from_secs(5 * 60);
+/// Of one that takes long to look at, a number is not worth more than this part of the time.
+const EFFORT: u32 = 100;
 
 /// What was found out, and when.
 #[derive(Debug, Default)]
 pub struct Facts {
     found: Option<Found>,
     looked: Option<Instant>,
+    took: Duration,
     /// When the listing of the last backup was written that was compared with.
     listing: Option<SystemTime>,
 }
@@ -53,7 +56,8 @@ impl Driver {
             };
             let written = state.as_deref().and_then(|path| std::fs::metadata(path).ok()?.modified().ok());
             let facts = lock(&volume.facts);
-            let fresh = facts.looked.is_some_and(|at| at.elapsed() < FRESH) && facts.listing == written;
+            let fresh = facts.looked.is_some_and(|at| at.elapsed() < FRESH.max(facts.took * EFFORT));
+            let fresh = fresh && facts.listing == written;
             drop(facts);
             if !fresh {
                 due.push((volume, state, written));
@@ -70,10 +74,10 @@ impl Driver {
         for (volume, state, written) in due {
             let record = newest.get(&volume.name).cloned();
             let looked = volume.clone();
-            let repo = repo.clone();
+            let (repo, begun) = (repo.clone(), Instant::now());
             let job = tokio::task::spawn_blocking(move || look(&looked, repo.as_deref(), record.as_deref(), state));
             let mut facts = lock_after(job.await.ok().flatten(), &volume);
-            facts.looked = Some(Instant::now());
+            (facts.looked, facts.took) = (Some(Instant::now()), begun.elapsed());
             facts.listing = written;
         }
     }
