@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::snapshot_ref::{SelectError, SnapshotRef};
 use super::{CliError, Context};
 use crate::docker::{ConnectOptions, Engine};
+use crate::driver;
 use crate::inventory::{Catalog, Inventory, catalog, is_own_driver};
 use crate::repo::{Repository, SnapshotRecord};
 use crate::store::Store;
@@ -60,7 +61,12 @@ pub async fn inventory(ctx: &Context, engine: &Engine) -> anyhow::Result<Invento
 pub async fn inventory_noted(ctx: &Context, engine: &Engine, catalog: Option<&Catalog>) -> anyhow::Result<Inventory> {
     // From before the scan: whatever is noted while it lasts is newer.
     let at = Timestamp::now();
-    let inventory = Inventory::scan(engine).await?;
+    let mut inventory = Inventory::scan(engine).await?;
+    for volume in inventory.volumes.iter_mut().filter(|v| is_own_driver(&v.driver) && v.mountpoint.is_empty()) {
+        // podman tells of no place while nobody uses the volume.
+        let kept = driver::kept_at(&ctx.settings.state_dir, &volume.name).filter(|_| engine.is_local());
+        volume.mountpoint = kept.unwrap_or_default();
+    }
     if let Some(Err(error)) = catalog.map(|catalog| note(catalog, engine, &inventory, at)) {
         ctx.ui.warn(&error.in_one_line());
     }

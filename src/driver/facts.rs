@@ -109,7 +109,8 @@ impl Driver {
             }
             status.insert("as_of".to_owned(), json!(found.at));
         }
-        if let Some(host) = &self.shared.settings.host_state_dir {
+        let own = Some(&self.shared.state_dir).filter(|_| self.shared.settings.publish.is_none());
+        if let Some(host) = self.shared.settings.host_state_dir.as_ref().or(own) {
             status.insert("content".to_owned(), json!(super::publish::content_below(host, &volume.name)));
         }
         if let Some(origin) = &lock(&volume.file).origin {

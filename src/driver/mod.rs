@@ -147,6 +147,14 @@ impl Driver {
     }
 }
 
+/// Where the driver of this host keeps a volume's content, if it keeps one of that name.
+pub fn kept_at(state_dir: &Path, name: &str) -> Option<String> {
+    name::validate_name(name).ok()?;
+    let folder = state_dir.join("volumes").join(name);
+    files::VolumeFile::read(&folder).ok()?;
+    files::data(&folder).to_str().map(str::to_owned)
+}
+
 /// Whether a volume of this driver still waits for its content, as far as its file here says. Other volumes never do.
 pub fn is_to_be_restored(volume: &VolumeInfo) -> bool {
     let folder = Path::new(&volume.mountpoint).parent().filter(|_| is_own_driver(&volume.driver));

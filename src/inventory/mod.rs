@@ -146,8 +146,12 @@ impl Inventory {
             }
         }
         listed.volumes.extend(found);
-        for volume in listed.volumes.iter_mut().filter(|v| is_own_driver(&v.driver) && v.driver != OWN_DRIVER) {
-            // As a plugin that the engine manages it has paths of its own, and tells of those on the host in what listings leave out.
+        let hides = |volume: &&mut Volume| {
+            is_own_driver(&volume.driver) && (volume.driver != OWN_DRIVER || volume.mountpoint.is_empty())
+        };
+        for volume in listed.volumes.iter_mut().filter(hides) {
+            // As a plugin that the engine manages it has paths of its own, and podman tells none while nobody uses the volume. It tells of those
+            // on the host in what listings leave out.
             let content = engine.volume(&volume.name).await.ok().flatten();
             let content = content.and_then(|volume| volume.status["content"].as_str().map(str::to_owned));
             volume.mountpoint = content.unwrap_or_else(|| std::mem::take(&mut volume.mountpoint));
