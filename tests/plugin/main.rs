@@ -8,5 +8,6 @@ mod engine;
 mod postgres;
 mod protocol;
 mod sharing;
+mod swarm;
 mod volumes;
 mod ways;
