@@ -40,8 +40,6 @@ impl Swarm {
             let address = format!("10.213.77.{number}");
             ip(engine, &format!("addr add {address}/24 dev wire"));
             ip(engine, "link set wire up");
-            // A node gets tasks for the drivers that its engine has found, and it looks for them when it lists volumes.
-            worker.docker(&["volume", "ls"]);
             worker.docker(&["swarm", "join", "--advertise-addr", &address, "--token", &token, "10.213.77.1:2377"]);
             node(engine)
         });
