@@ -153,14 +153,14 @@ impl<'a> Use<'a> {
 
     fn keep(mut self) {
         self.kept = true;
-        lock(&self.volume.mounts).keep();
+        lock(&self.volume.mounts).keep(self.id);
     }
 }
 
 impl Drop for Use<'_> {
     fn drop(&mut self) {
         if !self.kept {
-            lock(&self.volume.mounts).end(self.id);
+            lock(&self.volume.mounts).abandon(self.id);
         }
     }
 }

@@ -30,6 +30,8 @@ struct Counted {
 pub struct Mounts {
     file: PathBuf,
     counted: Counted,
+    /// Those of the counted uses that have begun and not been kept: somebody waits for the content.
+    beginning: BTreeMap<String, u32>,
     /// When somebody began or ended a use last.
     changed: Instant,
     /// The volume is being removed: nobody may begin to use it.
@@ -48,7 +50,7 @@ impl Mounts {
         let read: Option<Counted> = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let counted =
             read.filter(|read| read.boot == boot).unwrap_or_else(|| Counted { boot, mounts: BTreeMap::new() });
-        Mounts { file, counted, changed: Instant::now(), closed: false }
+        Mounts { file, counted, beginning: BTreeMap::new(), changed: Instant::now(), closed: false }
     }
 
     /// Begins a use. It is written down by [`Mounts::keep`]: a daemon that ends before the engine has its answer leaves none.
@@ -60,24 +62,37 @@ impl Mounts {
             return Err(Closed);
         }
         *self.counted.mounts.entry(id.to_owned()).or_default() += 1;
+        *self.beginning.entry(id.to_owned()).or_default() += 1;
         self.changed = Instant::now();
         Ok(())
     }
 
     /// The engine is going to be told that it may use it.
-    pub fn keep(&mut self) {
+    pub fn keep(&mut self, id: &str) {
+        one_less(&mut self.beginning, id);
         self.save();
+    }
+
+    /// Ends a use that has begun and was not kept.
+    pub fn abandon(&mut self, id: &str) {
+        one_less(&mut self.beginning, id);
+        self.end(id);
     }
 
     /// Ends a use. Says whether it was the last one.
     pub fn end(&mut self, id: &str) -> bool {
-        match self.counted.mounts.get_mut(id) {
-            Some(count) if *count > 1 => *count -= 1,
-            Some(_) => drop(self.counted.mounts.remove(id)),
-            None => return false,
+        if !one_less(&mut self.counted.mounts, id) {
+            return false;
         }
         self.save();
         self.counted.mounts.is_empty()
+    }
+
+    /// Forgets all uses that were kept: what they were uses of is no longer there, and no container runs on it. Without this, those that an
+    /// engine has forgotten would be uses of what takes its place.
+    pub fn begin_anew(&mut self) {
+        self.counted.mounts = self.beginning.clone();
+        self.save();
     }
 
     /// How many uses there are.
@@ -135,6 +150,16 @@ impl Mounts {
     }
 }
 
+/// Counts one use less. Says whether there was one.
+fn one_less(mounts: &mut BTreeMap<String, u32>, id: &str) -> bool {
+    match mounts.get_mut(id) {
+        Some(count) if *count > 1 => *count -= 1,
+        Some(_) => drop(mounts.remove(id)),
+        None => return false,
+    }
+    true
+}
+
 /// Which start of the machine this is.
 fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
@@ -170,6 +195,26 @@ mod tests {
         assert!(Mounts::read(folder.path()).is_empty());
         std::fs::write(folder.path().join(FILE), "{").expect("written");
         assert!(Mounts::read(folder.path()).is_empty(), "damage costs nothing");
+    }
+
+    #[test]
+    fn who_waits_for_new_content_uses_it_and_who_used_the_old_does_not() {
+        let (folder, mut mounts) = mounts();
+        for id in ["forgotten", "old"] {
+            mounts.begin(id).expect("open");
+            mounts.keep(id);
+        }
+        for id in ["waits", "old", "gives up"] {
+            mounts.begin(id).expect("open");
+        }
+        mounts.begin_anew();
+        assert_eq!(mounts.count(), 3);
+        mounts.abandon("gives up");
+        mounts.keep("waits");
+        mounts.keep("old");
+        assert_eq!(Mounts::read(folder.path()).count(), 2, "a new daemon knows");
+        assert!(!mounts.end("old"));
+        assert!(mounts.end("waits"));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(super) struct Sharing {
     observer: tokio::sync::Mutex<Observer>,
     /// The hosts that somebody waits for, and since when nobody has asked for them again.
     awaited: Mutex<BTreeMap<ulid::Ulid, Instant>>,
+    /// Held while a lease is taken over: two who say so at once would take it from each other.
+    overtaking: tokio::sync::Mutex<()>,
 }
 
 impl Sharing {
@@ -62,6 +64,7 @@ impl Sharing {
             heart: tokio::sync::Mutex::new(Heartbeat::new(id)),
             observer: tokio::sync::Mutex::default(),
             awaited: Mutex::default(),
+            overtaking: tokio::sync::Mutex::default(),
         })
     }
 }
@@ -206,6 +209,9 @@ impl Driver {
             let _ = lease.release().await;
             return Err(reason);
         }
+        if stale {
+            lock(&volume.mounts).begin_anew();
+        }
         self.discard_stale(volume);
         // What is left of earlier holders is in nobody's way.
         let _ = lease.tidy().await;
@@ -317,7 +323,12 @@ impl Driver {
     pub async fn take_over(&self, name: &str) -> Result<Option<String>, String> {
         let volume = self.volume(name).ok_or_else(|| format!("there is no volume {name}"))?;
         let sharing = self.sharing(&volume.options).ok_or_else(|| format!("volume {name} is not shared"))?;
+        let by_now = |other: Option<Holder>| {
+            let other = other.map_or("somebody else".to_owned(), |other| other.to_string());
+            format!("by now {other} holds the lease of volume {name}")
+        };
         let repo = self.outside().repository().await?;
+        let _one_take_over = sharing.overtaking.lock().await;
         // A mount that waits for the lease would hold this up for as long as it waits; it is told that it has it.
         let holder = Lease::holder(&repo, &sharing.name, name).await.map_err(|e| e.to_string())?;
         let Some(holder) = holder else { return Ok(None) };
@@ -327,10 +338,15 @@ impl Driver {
         match self.ask(&volume, sharing, &repo, Some(&holder)).await? {
             Acquired::Held(lease, previous) => {
                 let _one_at_a_time = volume.work.lock().await;
-                self.received(&volume, &lease, previous).await?;
+                match lease.check().await.map_err(|e| e.to_string())? {
+                    Standing::Ours => self.received(&volume, &lease, previous).await?,
+                    // A mount that waited has found that its own host holds it by now, and has asked for the next epoch, which is written down.
+                    Standing::Lost(Some(to)) if to.host.as_ref().is_some_and(|host| host.id == sharing.host.id) => {}
+                    Standing::Lost(to) => return Err(by_now(to)),
+                }
                 Ok(Some(holder.to_string()))
             }
-            Acquired::Busy(other) => Err(format!("by now {other} holds the lease of volume {name}")),
+            Acquired::Busy(other) => Err(by_now(Some(other))),
         }
     }
 

@@ -9,5 +9,6 @@ mod kinds;
 mod postgres;
 mod protocol;
 mod sharing;
+mod swarm;
 mod volumes;
 mod ways;

@@ -7,7 +7,7 @@ use crate::support::mem_s3::{MemS3, Server};
 use crate::support::plugin_host::PluginHost;
 
 /// Hosts that share volumes. Waiting for each other takes them a few seconds.
-fn hosts(server: &Server) -> (PluginHost, PluginHost) {
+pub fn hosts(server: &Server) -> (PluginHost, PluginHost) {
     let shared = "shared_as = \"cluster\"\nlease_wait = \"20s\"\n";
     let first = Sandbox::on_s3(server, "p");
     first.init(Lock::Identity).ok();
