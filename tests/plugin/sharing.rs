@@ -9,9 +9,10 @@ use crate::support::plugin_host::PluginHost;
 /// Hosts that share volumes. Waiting for each other takes them a few seconds.
 pub fn hosts(server: &Server) -> (PluginHost, PluginHost) {
     let shared = "shared_as = \"cluster\"\nlease_wait = \"20s\"\n";
-    let first = Sandbox::on_s3(server, "p");
+    let run = ulid::Ulid::generate().to_string();
+    let first = Sandbox::on_any_s3(server, "p", &run);
     first.init(Lock::Identity).ok();
-    let second = Sandbox::on_s3(server, "p");
+    let second = Sandbox::on_any_s3(server, "p", &run);
     for file in ["config.toml", "identity.txt"] {
         second.file(file, &std::fs::read_to_string(first.path(file)).expect("init wrote it"));
     }

@@ -115,6 +115,21 @@ impl Sandbox {
         sandbox
     }
 
+    /// As [`Sandbox::on_s3`], but on the real server that `VOLTOOL_TEST_S3_ENDPOINT` names, if it does (`tests/garage.sh run` starts one), below
+    /// `prefix` and `run`, which is to be another one each time.
+    pub fn on_any_s3(server: &Server, prefix: &str, run: &str) -> Sandbox {
+        let mut sandbox = Sandbox::on_s3(server, prefix);
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let Some(endpoint) = variable("VOLTOOL_TEST_S3_ENDPOINT") else { return sandbox };
+        let bucket = variable("VOLTOOL_TEST_S3_BUCKET").expect("VOLTOOL_TEST_S3_BUCKET is set, too");
+        sandbox.repo = format!("s3://{bucket}/{prefix}-{run}");
+        sandbox.set("AWS_ENDPOINT_URL", &endpoint);
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"] {
+            sandbox.set(name, &variable(name).expect("credentials are set, too"));
+        }
+        sandbox
+    }
+
     /// Sets a variable for every command from now on.
     pub fn set(&mut self, name: &str, value: &str) {
         self.unset(name);
