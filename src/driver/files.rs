@@ -28,6 +28,8 @@ const VERSION: u32 = 1;
 const FILE: &str = "volume.json";
 /// The folder of the content, as in the engine's own driver.
 pub const DATA: &str = "_data";
+/// The folder of a copy that another host has overtaken.
+pub const STALE: &str = "_stale";
 const FILLING: &str = "_filling";
 const NEW: &str = ".new-";
 
@@ -325,7 +327,7 @@ pub(super) fn data(folder: &Path) -> PathBuf {
 
 /// Where a host's own copy is while it is put away, because another host's is newer.
 pub(super) fn stale(folder: &Path) -> PathBuf {
-    folder.join("_stale")
+    folder.join(STALE)
 }
 
 /// Where content is while it is on its way.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::files::Removed;
+use super::files::{self, Removed};
 use super::policy::OnRemove;
 use super::{Driver, Step, Volume, WHO, lock, mount};
 use crate::guard::content::{Content, Found};
@@ -135,6 +135,15 @@ impl Driver {
     /// What is said of the content, and until when it is kept in the trash. Takes a snapshot if that is what makes it safe.
     async fn decide(&self, volume: &Arc<Volume>) -> Result<(Found, Option<Timestamp>), String> {
         let name = &volume.name;
+        // A copy that was set aside and could not be put into the trash would go with the folder.
+        self.discard_stale(volume);
+        let aside = files::stale(&volume.folder);
+        if aside.exists() {
+            return Err(format!(
+                "volume {name} is kept: {} has first to go into the trash, and cannot",
+                aside.display()
+            ));
+        }
         // One whose content has arrived, and which still says that it is wanted, has content all the same.
         if volume.is_wanting() && !volume.data().exists() {
             return Ok((Found::new(Verdict::Empty, "what it was to hold was never restored"), None));

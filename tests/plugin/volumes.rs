@@ -40,6 +40,15 @@ fn a_volume_lives_and_is_hard_to_lose() {
     host.docker(&["run", "--rm", "-v", "copy:/d", BUSYBOX, "grep", "orders", "/d/file"]);
     assert!(host.fails(&["volume", "create", "-d", "voltool", "-o", "from=dc", "other"]).contains("no snapshot of dc"));
 
+    // A copy that was set aside goes into the trash, and not with the folder.
+    host.create("moved", &[]);
+    std::fs::create_dir(host.folder("moved").join("_stale")).expect("made");
+    std::fs::write(host.folder("moved").join("_stale/file"), "only here").expect("written");
+    host.docker(&["volume", "rm", "moved"]);
+    host.wait("the rest is deleted", || host.trash().len() == 1);
+    let kept = host.path("state/trash").join(&host.trash()[0]).join("_data/file");
+    assert_eq!(std::fs::read_to_string(kept).expect("kept"), "only here");
+
     // A daemon that was away knows everything.
     host.kill_daemon();
     host.start_daemon();

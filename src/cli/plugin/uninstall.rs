@@ -10,7 +10,7 @@ use super::known::{Known, known};
 use super::units::{self, Found, is_systemds, systemctl};
 use crate::cli::{CliError, Context, Kind, Outcome, open};
 use crate::docker::{Engine, Volume};
-use crate::driver::files::DATA;
+use crate::driver::files::{DATA, STALE};
 use crate::driver::trash::lift_limit;
 use crate::inventory::is_own_driver;
 
@@ -61,8 +61,10 @@ async fn let_go(ctx: &Context, daemon: &Daemon, kept: &Kept, keep_data: bool) ->
     let listed = engine.volumes().await?.volumes;
     refuse_if_used(&engine, kept).await?;
     // What is on a server is data too, though it stays there.
-    let holds_data =
-        |volume: &&KeptVolume| volume.options.contains_key("mount") || !is_empty(&volume.folder.join(DATA));
+    let holds_data = |volume: &&KeptVolume| {
+        let full = |name: &str| !is_empty(&volume.folder.join(name));
+        volume.options.contains_key("mount") || full(DATA) || full(STALE)
+    };
     let (full, empty): (Vec<&KeptVolume>, Vec<&KeptVolume>) = kept.volumes.iter().partition(holds_data);
     if !keep_data && !full.is_empty() {
         return Err(refusal(&full).into());
