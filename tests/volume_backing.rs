@@ -3,37 +3,19 @@
 //! The remote end is the distribution's `sftp-server` behind a loopback socket, to which sshfs speaks without ssh. Mounts are made
 //! in a mount namespace that is gone with the process.
 
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+#[path = "support/namespace.rs"]
+mod namespace;
+
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use namespace::{in_own_namespace, inside, sftp};
 use voltool::driver::backing::{Backing, BackingError, Unmounted, unmount};
 use voltool::driver::tool;
 
-const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Tells the inner test that it is in a namespace of its own.
-const INSIDE: &str = "VOLTOOL_TEST_INSIDE";
-
-/// Serves SFTP on a loopback port, for as long as the process runs.
-fn sftp() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let output = OwnedFd::from(stream.try_clone().expect("a copy"));
-            let child =
-                Command::new(SFTP_SERVER).stdin(Stdio::from(OwnedFd::from(stream))).stdout(Stdio::from(output)).spawn();
-            let mut child = child.expect("sftp-server runs");
-            std::thread::spawn(move || child.wait());
-        }
-    });
-    port
-}
 
 fn mounts_at(at: &Path) -> usize {
     let at = at.canonicalize().expect("there");
@@ -57,21 +39,13 @@ fn backing(url: &str) -> Backing {
 
 #[test]
 fn a_directory_behind_sftp_is_mounted_and_unmounted() {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--"]).arg(std::env::current_exe().expect("a path"));
-    command.args(["--exact", "inside_sshfs", "--ignored", "--nocapture"]).env(INSIDE, "1");
-    let output = command.output().expect("unshare runs");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
+    in_own_namespace("inside_sshfs");
 }
 
 #[test]
 #[ignore = "run in a namespace of its own by a_directory_behind_sftp_is_mounted_and_unmounted"]
 fn inside_sshfs() {
-    if std::env::var_os(INSIDE).is_none() {
+    if !inside() {
         return;
     }
     let scratch = tempfile::tempdir().expect("a scratch folder");

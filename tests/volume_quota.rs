@@ -4,34 +4,16 @@
 //! behind, however a test ends. A limit can be proved only where the kernel has quotas for the file system; what else there is
 //! to XFS and ext4 (refusals, project ids) is tested on every kernel.
 
+#[path = "support/namespace.rs"]
+#[allow(dead_code)] // A part of it is used.
+mod namespace;
+
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use namespace::{in_own_namespace, inside};
 use voltool::driver::quota::{Mechanism, Quota, QuotaError};
-
-/// Tells the inner test that it is in a namespace of its own.
-const INSIDE: &str = "VOLTOOL_TEST_INSIDE";
-
-/// Runs the ignored test of that name in a mount namespace of its own, and asserts that it passes.
-fn in_own_namespace(test: &str) {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--"]).arg(std::env::current_exe().expect("a path"));
-    command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"]);
-    let output = command.env(INSIDE, "1").output().expect("unshare runs");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
-    // What could not be tried here is said where the test is watched.
-    let _ = std::io::stderr().write_all(err.as_bytes());
-}
-
-fn inside() -> bool {
-    std::env::var_os(INSIDE).is_some()
-}
 
 fn run(command: &str, args: &[&str], path: &Path) -> Result<(), String> {
     let output = Command::new(command).args(args).arg(path).output().expect("it runs");

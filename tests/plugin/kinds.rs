@@ -4,34 +4,16 @@
 //! Mounts are made in a mount namespace that is gone with the process.
 
 use std::fs::File;
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::json;
 
 use crate::support::cli::{Lock, Sandbox};
 use crate::support::engine::BUSYBOX;
 use crate::support::host::Host;
+use crate::support::namespace::{in_own_namespace, inside, sftp};
 use crate::support::plugin_host::PluginHost;
-
-/// Tells the inner test that it is in a namespace of its own.
-const INSIDE: &str = "VOLTOOL_TEST_INSIDE";
-
-/// Runs the ignored test of that name in a mount namespace of its own, and asserts that it passes.
-fn in_own_namespace(test: &str) {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--"]).arg(std::env::current_exe().expect("a path"));
-    command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"]);
-    let output = command.env(INSIDE, "1").output().expect("unshare runs");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
-}
-
-fn inside() -> bool {
-    std::env::var_os(INSIDE).is_some()
-}
 
 fn run(command: &str, args: &[&str], path: &Path) {
     let output = Command::new(command).args(args).arg(path).output().expect("it runs");
@@ -83,24 +65,6 @@ fn inside_limit() {
     assert!(!fill("copy", "more", 20), "the copy has its own");
     host.docker(&["volume", "rm", "-f", "copy"]);
     host.wait("the trash is empty", || host.trash().is_empty());
-}
-
-/// Serves SFTP on a loopback port, for as long as the process runs.
-fn sftp() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let output = OwnedFd::from(stream.try_clone().expect("a copy"));
-            let child = Command::new("/usr/lib/openssh/sftp-server")
-                .stdin(Stdio::from(OwnedFd::from(stream)))
-                .stdout(Stdio::from(output))
-                .spawn();
-            let mut child = child.expect("sftp-server runs");
-            std::thread::spawn(move || child.wait());
-        }
-    });
-    port
 }
 
 #[test]

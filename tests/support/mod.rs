@@ -8,6 +8,7 @@ pub mod engine;
 pub mod fake_outside;
 pub mod host;
 pub mod mem_s3;
+pub mod namespace;
 pub mod no_volumes;
 pub mod plugin_host;
 pub mod raw_api;
